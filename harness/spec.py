@@ -1,0 +1,373 @@
+"""The ensemble language: ``m1-16 with WBF_5`` and all that can be said beside it.
+
+    ensemble = models [ ("with" | "+") boxes ] { "|" step }
+    models   = term { "," term } [ "(w/o" names ")" ]
+    term     = name [ "-" last ] [ "*" weight ]         m4 · m1-16 · m1-m16 · m4*0.5
+    boxes    = ("WBF_" n | detector | "GT") [ "@" budget | "(" budget ")" ]
+    budget   = number [ "k" | "M" ]                     126k · 126000
+    step     = name [ "(" arguments ")" ]               rerank(k1=20,k2=6,lambda=0.3) · pca(512) · whiten
+
+It reads the paper's own notation (Tables 6 and 7) and writes one canonical form:
+``parse(str(ensemble)) == ensemble``. The order in which models are named does not count, since
+the similarity of concatenated features is a sum; steps act in the order in which they stand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from harness.types import InputError
+
+PAPER_MODELS: tuple[str, ...] = tuple(f"m{n}" for n in range(18))
+"""The retrieval models of the paper's Table 3."""
+
+PAPER_DETECTORS: tuple[str, ...] = (
+    "ATSS",
+    "CascadeMaskRCNN",
+    "CenterNet",
+    "RetinaNet-R101-FPN",
+    "RetinaNet-X101-FPN",
+)
+"""The detectors in the order of the paper's Table 5: ``WBF_n`` fuses the first n."""
+
+GROUND_TRUTH = "GT"
+DEFAULT_BOXES = "WBF_5"
+"""What an ensemble that names no boxes uses: the boxes of the paper's Table 6."""
+
+
+class SpecError(InputError):
+    """A spec that cannot be read; the message marks the place."""
+
+    def __init__(self, text: str, column: int, problem: str) -> None:
+        super().__init__(f"ensemble spec, column {column + 1}: {problem}\n  {text}\n  {' ' * column}^")
+
+
+@dataclass(frozen=True, order=True)
+class Member:
+    """One retrieval model of an ensemble and the weight of its similarity in the sum (> 0)."""
+
+    model: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class BoxSource:
+    """Where the boxes come from.
+
+    Attributes:
+        name: ``GT``, ``WBF_n`` or a detector's name.
+        budget: keep at most this many boxes over the split, the best-scored; None for all.
+    """
+
+    name: str
+    budget: int | None = None
+
+    @property
+    def num_fused(self) -> int | None:
+        """The n of ``WBF_n``; None for a single detector or the ground truth."""
+        return int(self.name[4:]) if self.name.startswith("WBF_") else None
+
+    def __str__(self) -> str:
+        return self.name if self.budget is None else f"{self.name}@{_budget_text(self.budget)}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One post-processing step: its name and all of its arguments, defaults written out."""
+
+    name: str
+    arguments: tuple[tuple[str, int | float], ...] = ()
+
+    def __str__(self) -> str:
+        if not self.arguments:
+            return self.name
+        if len(self.arguments) == 1:
+            return f"{self.name}({_number_text(self.arguments[0][1])})"
+        return f"{self.name}({','.join(f'{key}={_number_text(value)}' for key, value in self.arguments)})"
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A parsed spec; hashable, equal to any other way of writing the same ensemble."""
+
+    members: tuple[Member, ...]
+    boxes: BoxSource = BoxSource(DEFAULT_BOXES)
+    steps: tuple[Step, ...] = ()
+
+    def __str__(self) -> str:
+        runs: list[list[Member]] = []
+        for member in self.members:
+            if runs and _follows(runs[-1][-1], member):
+                runs[-1].append(member)
+            else:
+                runs.append([member])
+        terms: list[str] = []
+        for run in runs:
+            weight = "" if run[0].weight == 1 else f"*{_number_text(run[0].weight)}"
+            if len(run) >= 3:
+                terms.append(f"{run[0].model}-{run[-1].model[1:]}{weight}")
+            else:
+                terms.extend(f"{member.model}{weight}" for member in run)
+        return " | ".join([f"{','.join(terms)} + {self.boxes}", *map(str, self.steps)])
+
+
+@dataclass(frozen=True)
+class _Argument:
+    name: str
+    kind: type[int] | type[float]
+    default: int | float | None
+    low: float
+    high: float
+
+
+_STEPS: dict[str, tuple[_Argument, ...]] = {
+    "rerank": (
+        _Argument("k1", int, 20, 1, 10_000),
+        _Argument("k2", int, 6, 1, 10_000),
+        _Argument("lambda", float, 0.3, 0, 1),
+    ),
+    "pca": (_Argument("dimensions", int, None, 1, 1_000_000),),
+    "whiten": (),
+    "qe": (_Argument("k", int, None, 1, 10_000),),
+    "dba": (_Argument("k", int, None, 1, 10_000),),
+}
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
+_BOX_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*")
+_NUMBERED = re.compile(r"([A-Za-z]+)([0-9]+)$")
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?")
+
+
+def parse(
+    text: str,
+    *,
+    models: Sequence[str] = PAPER_MODELS,
+    detectors: Sequence[str] = PAPER_DETECTORS,
+) -> Ensemble:
+    """The ensemble that a spec describes.
+
+    Args:
+        text: a spec in the paper's notation or in canonical form.
+        models: the retrieval models that may be named.
+        detectors: the detectors that may be named, in the order in which ``WBF_n`` takes them.
+
+    Raises:
+        SpecError: an unknown name, model or argument, a model named twice, or a syntax error; the
+            message marks the place and lists what is possible there.
+    """
+    return _Parser(text, tuple(models), tuple(detectors)).ensemble()
+
+
+class _Parser:
+    def __init__(self, text: str, models: tuple[str, ...], detectors: tuple[str, ...]) -> None:
+        self.text = text
+        self.at = 0
+        self.models = models
+        self.detectors = detectors
+
+    def ensemble(self) -> Ensemble:
+        members = self.members()
+        boxes = BoxSource(DEFAULT_BOXES)
+        if self.take("+") or self.take_word("with"):
+            boxes = self.boxes()
+        steps: list[Step] = []
+        while self.take("|"):
+            steps.append(self.step())
+        if self.at < len(self.text):
+            self.fail("expected 'with BOXES', '| STEP' or the end", self.at)
+        return Ensemble(members, boxes, tuple(steps))
+
+    def members(self) -> tuple[Member, ...]:
+        weights: dict[str, float] = {}
+        while True:
+            start = self.skip()
+            names = self.names()
+            weight = 1.0
+            if self.take("*"):
+                place = self.skip()
+                weight = self.number()
+                if weight == 0:
+                    self.fail("a weight must be above 0", place)
+            for name in names:
+                if name in weights:
+                    self.fail(f"{name} is named twice", start)
+                weights[name] = weight
+            if not self.take(","):
+                break
+        if self.ahead(r"\(\s*w/o\b"):
+            self.take("(")
+            self.take_word("w/o")
+            while True:
+                start = self.skip()
+                for name in self.names():
+                    if name not in weights:
+                        self.fail(f"{name} is left out, but it was not in the ensemble", start)
+                    del weights[name]
+                if not self.take(","):
+                    break
+            self.expect(")")
+        if not weights:
+            self.fail("no model is left in the ensemble", self.at)
+        ordered = sorted(weights, key=lambda name: self.models.index(name))
+        return tuple(Member(name, weights[name]) for name in ordered)
+
+    def names(self) -> list[str]:
+        start = self.skip()
+        first = self.match(_NAME)
+        if first is None:
+            self.fail(f"expected a model; there are {_listed(self.models)}", start)
+        if not self.ahead(r"-\s*[A-Za-z]*[0-9]"):
+            return [self.known_model(first, start)]
+        self.take("-")
+        end_at = self.skip()
+        last = self.match(re.compile(r"[A-Za-z]*[0-9]+"))
+        begin = _NUMBERED.match(first)
+        end = re.match(r"([A-Za-z]*)([0-9]+)$", last or "")
+        if begin is None or end is None or end[1] not in ("", begin[1]):
+            self.fail("a range is written m1-16 or m1-m16", start)
+        if int(end[2]) < int(begin[2]):
+            self.fail(f"the range {first}-{end[2]} runs backwards", end_at)
+        self.known_model(first, start)
+        self.known_model(f"{begin[1]}{int(end[2])}", end_at)
+        return [self.known_model(f"{begin[1]}{number}", start) for number in range(int(begin[2]), int(end[2]) + 1)]
+
+    def known_model(self, name: str, column: int) -> str:
+        if name not in self.models:
+            self.fail(f"unknown model '{name}'; there are {_listed(self.models)}", column)
+        return name
+
+    def boxes(self) -> BoxSource:
+        start = self.skip()
+        possible = [f"WBF_{n}" for n in range(1, len(self.detectors) + 1)] + [*self.detectors, GROUND_TRUTH]
+        written = self.match(_BOX_NAME)
+        found = [name for name in possible if name.lower() == (written or "").lower()]
+        if not found:
+            what = f"unknown boxes '{written}'" if written else "expected boxes"
+            self.fail(f"{what}; there are {', '.join(possible)}", start)
+        budget = None
+        if self.take("@"):
+            budget = self.budget()
+        elif self.take("("):
+            budget = self.budget()
+            self.expect(")")
+        if budget is not None and found[0] == GROUND_TRUTH:
+            self.fail("ground-truth boxes have no scores, so no budget can choose among them", start)
+        return BoxSource(found[0], budget)
+
+    def budget(self) -> int:
+        start = self.skip()
+        number = self.number()
+        unit = self.match(re.compile(r"[kM]\b"))
+        budget = round(number * {"k": 1000, "M": 1_000_000, None: 1}[unit], 6)
+        if budget < 1 or budget != int(budget):
+            self.fail("a box budget is a whole number of boxes, such as 126k", start)
+        return int(budget)
+
+    def step(self) -> Step:
+        start = self.skip()
+        name = self.match(_NAME)
+        if name not in _STEPS:
+            what = f"unknown step '{name}'" if name else "expected a step"
+            self.fail(f"{what}; there are {', '.join(_STEPS)}", start)
+        known = {argument.name: argument for argument in _STEPS[name]}
+        given: dict[str, int | float] = {}
+        if self.take("("):
+            while not self.take(")"):
+                self.argument(name, known, given)
+                if not self.take(","):
+                    self.expect(")")
+                    break
+        for argument in known.values():
+            if argument.name not in given:
+                if argument.default is None:
+                    self.fail(f"{name} needs its {argument.name}, as in {name}(5)", start)
+                given[argument.name] = argument.default
+        return Step(name, tuple((argument.name, given[argument.name]) for argument in known.values()))
+
+    def argument(self, step: str, known: dict[str, _Argument], given: dict[str, int | float]) -> None:
+        start = self.skip()
+        if self.ahead(r"[A-Za-z]"):
+            key = self.match(_NAME) or ""
+            if key not in known:
+                self.fail(f"{step} has no argument '{key}'; it takes {_listed(tuple(known)) or 'none'}", start)
+            self.expect("=")
+        else:
+            left = [key for key in known if key not in given]
+            if not left:
+                self.fail(f"{step} takes {len(known)} arguments: {', '.join(known) or 'none'}", start)
+            key = left[0]
+        if key in given:
+            self.fail(f"{key} is given twice", start)
+        argument = known[key]
+        place = self.skip()
+        value = self.number()
+        if argument.kind is int and value != int(value):
+            self.fail(f"{key} is a whole number", place)
+        if not argument.low <= value <= argument.high:
+            self.fail(f"{key} is from {_number_text(argument.low)} to {_number_text(argument.high)}", place)
+        given[key] = argument.kind(value)
+
+    def number(self) -> float:
+        start = self.skip()
+        text = self.match(_NUMBER)
+        if text is None:
+            self.fail("expected a number", start)
+        if float(text) == float("inf"):
+            self.fail("that number is too large", start)
+        return float(text)
+
+    def skip(self) -> int:
+        while self.at < len(self.text) and self.text[self.at].isspace():
+            self.at += 1
+        return self.at
+
+    def ahead(self, pattern: str) -> bool:
+        self.skip()
+        return re.compile(pattern).match(self.text, self.at) is not None
+
+    def match(self, pattern: re.Pattern[str]) -> str | None:
+        found = pattern.match(self.text, self.skip())
+        if found is None:
+            return None
+        self.at = found.end()
+        self.skip()
+        return found[0]
+
+    def take(self, symbol: str) -> bool:
+        if not self.text.startswith(symbol, self.skip()):
+            return False
+        self.at += len(symbol)
+        self.skip()
+        return True
+
+    def take_word(self, word: str) -> bool:
+        return self.match(re.compile(re.escape(word) + r"\b")) is not None
+
+    def expect(self, symbol: str) -> None:
+        if not self.take(symbol):
+            self.fail(f"expected '{symbol}'", self.at)
+
+    def fail(self, problem: str, column: int) -> NoReturn:
+        raise SpecError(self.text, column, problem)
+
+
+def _follows(before: Member, after: Member) -> bool:
+    one, two = _NUMBERED.match(before.model), _NUMBERED.match(after.model)
+    if one is None or two is None or before.weight != after.weight:
+        return False
+    return len(one[1]) == 1 and one[1] == two[1] and int(two[2]) == int(one[2]) + 1
+
+
+def _number_text(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(float(value))
+
+
+def _budget_text(budget: int) -> str:
+    return f"{budget // 1000}k" if budget % 1000 == 0 else str(budget)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

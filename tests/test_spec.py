@@ -1,0 +1,138 @@
+"""The ensemble language: the paper's notation in, one canonical form out, errors that mark the place."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.spec import PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, Member, SpecError, Step, parse
+
+
+def names(text: str) -> list[str]:
+    return [member.model for member in parse(text).members]
+
+
+@pytest.mark.parametrize(
+    "written, canonical",
+    [
+        ("m4", "m4 + WBF_5"),
+        ("m1-16", "m1-16 + WBF_5"),
+        ("m1-m16 with WBF_5", "m1-16 + WBF_5"),
+        ("m0-13 (w/o m6-9)", "m0-5,m10-13 + WBF_5"),
+        ("m0-16 (w/o m7)", "m0-6,m8-16 + WBF_5"),
+        ("m0-3 (w/o m1,m2)", "m0,m3 + WBF_5"),
+        ("m1,m3,m5-7", "m1,m3,m5-7 + WBF_5"),
+        ("m7, m5-6,m3,m1", "m1,m3,m5-7 + WBF_5"),
+        ("m4 + WBF_5 (126k)", "m4 + WBF_5@126k"),
+        ("m4 + WBF_5@126000", "m4 + WBF_5@126k"),
+        ("m4 with wbf_3@1.5k", "m4 + WBF_3@1500"),
+        ("m4 with WBF_5@1M", "m4 + WBF_5@1000k"),
+        ("m4+ATSS", "m4 + ATSS"),
+        ("m4 with RetinaNet-X101-FPN", "m4 + RetinaNet-X101-FPN"),
+        ("m4 with GT", "m4 + GT"),
+        ("m4*0.5,m1", "m1,m4*0.5 + WBF_5"),
+        ("m1-3*2", "m1-3*2 + WBF_5"),
+        ("m4 + WBF_5@126k | rerank(k1=20,k2=6,lambda=0.3)", "m4 + WBF_5@126k | rerank(k1=20,k2=6,lambda=0.3)"),
+        ("m4 | rerank", "m4 + WBF_5 | rerank(k1=20,k2=6,lambda=0.3)"),
+        ("m4 | rerank(30, lambda=.5)", "m4 + WBF_5 | rerank(k1=30,k2=6,lambda=0.5)"),
+        ("m4|pca(512)|whiten|qe(5)|dba(k=5)", "m4 + WBF_5 | pca(512) | whiten | qe(5) | dba(5)"),
+    ],
+)
+def test_every_way_of_writing_has_one_canonical_form(written: str, canonical: str) -> None:
+    assert str(parse(written)) == canonical
+    assert parse(canonical) == parse(written)
+
+
+def test_table_6_rows_have_the_models_the_paper_counts() -> None:
+    assert names("m1-16") == [f"m{n}" for n in range(1, 17)]
+    assert names("m0-13 (w/o m6-9)") == [f"m{n}" for n in (0, 1, 2, 3, 4, 5, 10, 11, 12, 13)]
+
+
+def test_parts_of_a_spec() -> None:
+    ensemble = parse("m4*0.5 + WBF_3@126k | qe(5)")
+    assert ensemble.members == (Member("m4", 0.5),)
+    assert ensemble.boxes == BoxSource("WBF_3", 126_000)
+    assert ensemble.boxes.num_fused == 3
+    assert parse("m4 + ATSS").boxes.num_fused is None
+    assert ensemble.steps == (Step("qe", (("k", 5),)),)
+
+
+@pytest.mark.parametrize(
+    "text, column, says",
+    [
+        ("m99", 1, "unknown model 'm99'; there are m0, m1"),
+        ("m1,m99", 4, "unknown model 'm99'"),
+        ("m1-18", 4, "unknown model 'm18'"),
+        ("m1,m1", 4, "m1 is named twice"),
+        ("m1-5,m3", 6, "m3 is named twice"),
+        ("m5-1", 4, "runs backwards"),
+        ("m1 (w/o m2)", 9, "m2 is left out, but"),
+        ("m1 (w/o m1)", 12, "no model is left"),
+        ("", 1, "expected a model"),
+        ("m4 with", 8, "expected boxes; there are WBF_1"),
+        ("m4 with WBF_6", 9, "unknown boxes 'WBF_6'; there are WBF_1"),
+        ("m4 with YOLO", 9, "unknown boxes 'YOLO'"),
+        ("m4 with GT@5", 9, "no budget"),
+        ("m4 with WBF_5@0", 15, "whole number of boxes"),
+        ("m4 with WBF_5@x", 15, "expected a number"),
+        ("m4 with WBF_5@1e999", 15, "too large"),
+        ("m4*0", 4, "above 0"),
+        ("m4 | fly", 6, "unknown step 'fly'; there are rerank"),
+        ("m4 | rerank(k3=1)", 13, "no argument 'k3'; it takes k1, k2, lambda"),
+        ("m4 | rerank(k1=1,k1=2)", 18, "k1 is given twice"),
+        ("m4 | rerank(lambda=2)", 20, "lambda is from 0 to 1"),
+        ("m4 | qe", 6, "needs its k"),
+        ("m4 | qe(2.5)", 9, "whole number"),
+        ("m4 | whiten(3)", 13, "takes 0 arguments"),
+        ("m4 m5", 4, "expected 'with BOXES'"),
+        ("m4 with WBF_5 please", 15, "expected 'with BOXES'"),
+    ],
+)
+def test_errors_mark_the_place_and_list_what_is_possible(text: str, column: int, says: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert message.startswith(f"ensemble spec, column {column}: ")
+    assert says in message
+    assert message.splitlines()[2].index("^") == column + 1
+
+
+def test_models_made_elsewhere_are_known_when_named() -> None:
+    assert str(parse("m17-18,clip", models=(*PAPER_MODELS, "m18", "clip"))) == "m17,m18,clip + WBF_5"
+
+
+weights = st.one_of(st.just(1.0), st.floats(1e-3, 1e3))
+steps = st.one_of(
+    st.builds(lambda k: Step("qe", (("k", k),)), st.integers(1, 10_000)),
+    st.just(Step("whiten")),
+    st.builds(
+        lambda k1, k2, lam: Step("rerank", (("k1", k1), ("k2", k2), ("lambda", lam))),
+        st.integers(1, 100),
+        st.integers(1, 100),
+        st.floats(0, 1),
+    ),
+)
+sources = st.one_of(
+    st.builds(BoxSource, st.sampled_from(("WBF_1", "WBF_5", *PAPER_DETECTORS)), st.none() | st.integers(1, 10**7)),
+    st.just(BoxSource("GT")),
+)
+
+
+@given(
+    members=st.dictionaries(st.sampled_from(PAPER_MODELS), weights, min_size=1),
+    boxes=sources,
+    steps=st.lists(steps, max_size=3),
+)
+def test_parse_inverts_str(members: dict[str, float], boxes: BoxSource, steps: list[Step]) -> None:
+    ordered = sorted(members, key=PAPER_MODELS.index)
+    ensemble = Ensemble(tuple(Member(name, members[name]) for name in ordered), boxes, tuple(steps))
+    assert parse(str(ensemble)) == ensemble
+    assert hash(parse(str(ensemble))) == hash(ensemble)
+
+
+@given(st.text(alphabet="m0123456789-,()*+|@ wWBFith/okGTrean=.", max_size=40))
+def test_any_text_parses_or_is_a_spec_error(text: str) -> None:
+    try:
+        ensemble = parse(text)
+    except SpecError:
+        return
+    assert parse(str(ensemble)) == ensemble
