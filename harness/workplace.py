@@ -1,0 +1,139 @@
+"""Where a team's work lies: trained models, the store, the fitted fusion settings, the leaderboard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.artifacts import Store
+from harness.cards import CARD_FILE, image_ids_sha256
+from harness.types import InputError, Ints
+
+ModelKind = Literal["detector", "retriever"]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the flow needs to know of a trained model, read without loading it.
+
+    Attributes:
+        name: as in the ensemble language.
+        folder: where ``weights.pt`` and ``card.json`` are.
+        identity: SHA-256 over the weights' hash and the recipe: two models of one identity give the same results.
+        weights_sha256: of ``weights.pt``.
+        trained_on: one entry a split that the model saw in training, with at least ``split`` and ``fingerprint``.
+        seconds: that the training took.
+        summary: scale, steps, seed and data of the training, for people.
+    """
+
+    name: str
+    folder: Path
+    identity: str
+    weights_sha256: str
+    trained_on: tuple[Mapping[str, Any], ...]
+    seconds: float
+    summary: str = ""
+
+    def saw(self, split: str, fingerprint: str) -> bool:
+        """Whether the model was trained on this split of this data set."""
+        return any(seen["split"] == split and seen["fingerprint"] == fingerprint for seen in self.trained_on)
+
+    def saw_any(self, split: str, fingerprint: str, image_ids: Ints, all_ids: Ints) -> bool:
+        """Whether the model may have been trained on one of these photos of a split.
+
+        A card keeps the SHA-256 of the ids it was trained on: only if they are just the rest of the split is it known
+        that it saw none of these.
+
+        Args:
+            split: the split's name.
+            fingerprint: which data.
+            image_ids: the photos in question.
+            all_ids: all photos of the split.
+        """
+        rest = image_ids_sha256(np.setdiff1d(all_ids, image_ids))
+        return any(
+            seen["split"] == split and seen["fingerprint"] == fingerprint and seen["image_ids_sha256"] != rest
+            for seen in self.trained_on
+        )
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """The folders below a team's working folder."""
+
+    root: Path
+
+    @property
+    def store(self) -> Store:
+        """The store of stage results."""
+        return Store(self.root / "store")
+
+    @property
+    def board(self) -> Path:
+        """The leaderboard's database."""
+        return self.root / "leaderboard.sqlite"
+
+    @property
+    def page(self) -> Path:
+        """The leaderboard's page."""
+        return self.root / "leaderboard.html"
+
+    @property
+    def fusion(self) -> Path:
+        """The fusion settings that were fitted on training photos, one entry a ``WBF_n``."""
+        return self.root / "fusion.json"
+
+    def model_folder(self, kind: ModelKind, name: str) -> Path:
+        """Where a model of this name is trained and kept."""
+        return self.root / "models" / f"{kind}s" / name
+
+    def model_card(self, kind: ModelKind, name: str) -> ModelCard:
+        """The card of a trained model.
+
+        Raises:
+            InputError: the model has not been trained here, or its card is damaged.
+        """
+        folder = self.model_folder(kind, name)
+        path = folder / CARD_FILE
+        try:
+            card = json.loads(path.read_bytes())
+            recipe = json.dumps(card["recipe"], sort_keys=True)
+            weights = str(card["weights_sha256"])
+            return ModelCard(
+                name=str(card["name"]),
+                folder=folder,
+                identity=hashlib.sha256(f"{weights}\n{recipe}".encode()).hexdigest(),
+                weights_sha256=weights,
+                trained_on=tuple(card["trained_on"]),
+                seconds=float(card["seconds"]),
+                summary=_summary(card),
+            )
+        except FileNotFoundError:
+            have = ", ".join(self.trained(kind)) or "none"
+            raise InputError(
+                f"{folder}: {kind} {name} has not been trained here (trained: {have}); "
+                f"train it with: run.py train {kind} {name} --data DIR --work {self.root}"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: is damaged ({type(error).__name__}: {error}); remove the folder {folder} and train again"
+            ) from error
+
+    def trained(self, kind: ModelKind) -> list[str]:
+        """Names of the models of this kind that are ready."""
+        folder = self.root / "models" / f"{kind}s"
+        return sorted(path.parent.name for path in folder.glob(f"*/{CARD_FILE}"))
+
+
+def _summary(card: Mapping[str, Any]) -> str:
+    parts = ", ".join(
+        f"{seen['num_photos']} {'RENDERED ' if seen['rendered'] else ''}photos of {seen['split']}"
+        for seen in card["trained_on"]
+    )
+    return f"{card['scale']}, {card['num_steps']} steps, seed {card['seed']}, on {parts}"
