@@ -1,0 +1,1 @@
+"""Photos and annotations in: DeepFashion2 folders, the rendered data set, crops, challenge and COCO exports."""
