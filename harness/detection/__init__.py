@@ -1,0 +1,1 @@
+"""Photos to boxes: the five detectors, their training, and box fusion."""

@@ -1,0 +1,255 @@
+"""Recipes of detectors: what is trained, how, and what the paper says it reaches."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.types import InputError
+
+ScaleName = Literal["full", "tiny"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Published(_Frozen):
+    """Box AP that a paper reports, in [0, 1]; never mixed with measured figures."""
+
+    ap: Fraction
+    ap50: Fraction
+    ap75: Fraction
+    ap_small: Fraction
+    ap_medium: Fraction
+    ap_large: Fraction
+
+
+class Optimiser(_Frozen):
+    """Which optimiser, with its settings at the recipe's batch size.
+
+    Attributes:
+        kind: ``sgd`` or ``adamw``.
+        learning_rate: at the end of the warm-up.
+        weight_decay: as torch has it.
+        momentum: of SGD.
+        backbone_factor: the backbone learns at this fraction of the rate.
+    """
+
+    kind: Literal["sgd", "adamw"]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    momentum: Fraction = 0.9
+    backbone_factor: float = Field(default=1.0, gt=0)
+
+
+class Augmentation(_Frozen):
+    """Random changes to training photos; the defaults change nothing.
+
+    Attributes:
+        flip: probability of a left-right flip.
+        zoom: smallest and largest factor of size, drawn log-uniformly.
+        shift: place the photo anywhere in the input (larger ones are cropped) instead of top left.
+        brightness: largest change of brightness, as a fraction of the range.
+        contrast: largest relative change of contrast.
+        colour: largest relative change of each channel, and of saturation.
+    """
+
+    flip: Fraction = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    shift: bool = False
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    colour: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _zoom_ascends(self) -> Self:
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom: expected 0 < smallest <= largest, got {list(self.zoom)}")
+        return self
+
+
+class Pretraining(_Frozen):
+    """Teach the backbone to classify crops of garments first, where the user gives no initial weights.
+
+    Attributes:
+        num_steps: optimiser steps.
+        batch_size: crops a step.
+        crop_px: side of the square crops.
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+    """
+
+    num_steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    crop_px: int = Field(ge=32)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+
+
+class DetectorScale(_Frozen):
+    """One size at which a detector is trained and used.
+
+    Attributes:
+        config: path of a config inside the mmdet wheel.
+        choice: what was chosen where the paper says nothing.
+        model: laid over the config's ``model``.
+        input_px: longest and shortest side that a photo is resized to fit, its aspect kept.
+        batch_size: photos a step, over all devices.
+        num_steps: optimiser steps; or `num_epochs`, one of the two.
+        num_epochs: passes over the training photos.
+        warmup_steps: steps of linear warm-up; or `warmup_fraction` of all steps.
+        warmup_fraction: see `warmup_steps`.
+        schedule: ``cosine`` to zero, or ``steps`` of a factor 0.1 at `milestones`.
+        milestones: fractions of all steps.
+        gradient_clip: largest norm of the gradient; None for no clipping.
+        optimiser: see `Optimiser`.
+        augmentation: see `Augmentation`.
+        pretraining: see `Pretraining`; None begins with random weights.
+        score_threshold: boxes of a lower score are not reported.
+        max_per_image: most boxes a photo.
+        detect_batch_size: photos at once in detection.
+        precision: Lightning's precision string, used on a GPU; a CPU trains in 32 bits.
+        num_workers: processes that decode; 0 decodes in the training process.
+        keep_photos_in_memory: decode and resize every training photo once.
+    """
+
+    config: str
+    choice: str | None = None
+    model: Mapping[str, Any] = Field(default_factory=dict)
+    input_px: tuple[int, int]
+    batch_size: int = Field(ge=1)
+    num_steps: int | None = Field(default=None, ge=1)
+    num_epochs: float | None = Field(default=None, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    warmup_fraction: Fraction = 0.0
+    schedule: Literal["cosine", "steps"]
+    milestones: tuple[Fraction, ...] = ()
+    gradient_clip: float | None = Field(default=None, gt=0)
+    optimiser: Optimiser
+    augmentation: Augmentation = Augmentation()
+    pretraining: Pretraining | None = None
+    score_threshold: Fraction
+    max_per_image: int = Field(ge=1)
+    detect_batch_size: int = Field(ge=1)
+    precision: str
+    num_workers: int = Field(ge=0)
+    keep_photos_in_memory: bool
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        if (self.num_steps is None) == (self.num_epochs is None):
+            raise ValueError("give either num_steps or num_epochs")
+        long_px, short_px = self.input_px
+        if not 32 <= short_px <= long_px:
+            raise ValueError(f"input_px: expected [longest, shortest] of at least 32, got {list(self.input_px)}")
+        return self
+
+    def steps(self, num_photos: int) -> int:
+        """Optimiser steps of a training on that many photos."""
+        if self.num_steps is not None:
+            return self.num_steps
+        assert self.num_epochs is not None
+        return max(1, round(self.num_epochs * num_photos / self.batch_size))
+
+
+class DetectorRecipe(_Frozen):
+    """One detector: its name in the ensemble language, the paper's figures, and its two scales."""
+
+    name: str
+    published: Published | None = None
+    full: DetectorScale
+    tiny: DetectorScale
+
+    def at(self, scale: str) -> DetectorScale:
+        """The settings at a scale.
+
+        Raises:
+            InputError: there is no such scale.
+        """
+        if scale == "full":
+            return self.full
+        if scale == "tiny":
+            return self.tiny
+        raise InputError(f"scale {scale!r} of detector {self.name}: there are 'full' and 'tiny'")
+
+
+def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        result[key] = _laid_over(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def parse_recipes(text: str, where: str) -> dict[str, DetectorRecipe]:
+    """Recipes from the text of a TOML file of the form of ``detectors.toml``.
+
+    Args:
+        text: the TOML.
+        where: the file's name, for messages.
+
+    Raises:
+        InputError: not TOML, or a recipe has an unknown, missing or impossible value.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where}: not valid TOML: {error}") from error
+    unknown = sorted(set(table) - {"defaults", "detectors"})
+    if unknown:
+        raise InputError(f"{where}: unknown table {unknown[0]!r}; there are 'defaults' and 'detectors'")
+    defaults = table.get("defaults", {})
+    recipes = {}
+    for name, entry in table.get("detectors", {}).items():
+        scales = {scale: _laid_over(defaults.get(scale, {}), entry.get(scale, {})) for scale in ("full", "tiny")}
+        try:
+            recipes[name] = DetectorRecipe.model_validate({"name": name, **entry, **scales})
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{where}: detectors.{name}.{place}: {first['msg']}") from error
+    return recipes
+
+
+@cache
+def _shipped() -> dict[str, DetectorRecipe]:
+    text = resources.files("harness.detection").joinpath("detectors.toml").read_text(encoding="utf-8")
+    return parse_recipes(text, "detectors.toml")
+
+
+def load_recipes(extra: Path | None = None) -> dict[str, DetectorRecipe]:
+    """The shipped detectors in the paper's Table 5 order, then those of a file of the user's.
+
+    Args:
+        extra: a TOML file of the form of ``detectors.toml``; its recipes replace shipped ones of the same name.
+
+    Raises:
+        InputError: the file is missing or wrong.
+    """
+    recipes = dict(_shipped())
+    if extra is not None:
+        if not extra.is_file():
+            raise InputError(f"{extra}: there is no such recipe file")
+        recipes.update(parse_recipes(extra.read_text(encoding="utf-8"), str(extra)))
+    return recipes
+
+
+def recipe_named(name: str, recipes: Mapping[str, DetectorRecipe] | None = None) -> DetectorRecipe:
+    """The recipe of that name.
+
+    Raises:
+        InputError: there is none; the message lists the names there are.
+    """
+    known = load_recipes() if recipes is None else recipes
+    if name not in known:
+        raise InputError(f"detector {name!r}: there is no such recipe; there are {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.detection.fusion import fuse
+from harness.detection.fusion_study import best_of_each_photo, fit_fusion
+from harness.types import Detections, InputError
+
+SIZES = dict.fromkeys(range(1, 13), (100, 100))
+TRUTH = {image_id: np.array([10.0 + image_id, 20, 60 + image_id, 80]) for image_id in SIZES}
+
+
+def guesses(seed, noise, miss=0.0):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for image_id, box in TRUTH.items():
+        if rng.random() >= miss:
+            moved = np.clip(box + rng.normal(0, noise, 4), 0, 100)
+            corners = (*np.minimum(moved[:2], moved[2:]), *np.maximum(moved[:2], moved[2:]))
+            rows.append((image_id, *corners, rng.uniform(0.5, 0.9), 1))
+        rows.append((image_id, 0, 0, 8, 8, rng.uniform(0.05, 0.3), 1))
+    table = np.array(rows)
+    return Detections(table[:, 0].astype(int), table[:, 1:5], table[:, 5], table[:, 6].astype(int))
+
+
+def agreement(detections):
+    """Mean IoU of each photo's best box with its truth."""
+    total = 0.0
+    for image_id, truth in TRUTH.items():
+        one = detections.take(detections.image_ids == image_id)
+        if len(one):
+            box = one.boxes_xyxy[np.argmax(one.scores)]
+            inner = np.maximum(np.minimum(box[2:], truth[2:]) - np.maximum(box[:2], truth[:2]), 0).prod()
+            total += inner / ((box[2:] - box[:2]).prod() + (truth[2:] - truth[:2]).prod() - inner)
+    return total / len(TRUTH)
+
+
+def test_fusion_of_comparable_detectors_beats_the_best():
+    members = [guesses(seed, 4.0) for seed in range(3)]
+    fitted = fit_fusion(members, SIZES, agreement, seed=0, num_trials=8)
+    assert fitted.num_trials == 8
+    assert fitted.member_ap50s == pytest.approx([agreement(one) for one in members])
+    assert fitted.ap50 > max(fitted.member_ap50s)
+    assert agreement(fuse(members, SIZES, fitted.settings)) == pytest.approx(fitted.ap50)
+
+
+def test_a_hopeless_partner_is_left_out():
+    members = [guesses(0, 0.5), guesses(1, 40.0), guesses(2, 40.0)]
+    fitted = fit_fusion(members, SIZES, agreement, seed=0, num_trials=6)
+    assert fitted.ap50 >= max(fitted.member_ap50s) - 1e-3
+
+
+def test_the_same_seed_finds_the_same_even_when_interrupted(tmp_path):
+    members = [guesses(seed, 5.0, miss=0.2) for seed in range(3)]
+    whole = fit_fusion(members, SIZES, agreement, seed=4, num_trials=14)
+
+    calls = 0
+
+    def dies(detections):
+        nonlocal calls
+        calls += 1
+        if calls == 3 + 12:  # three members first, then trials
+            raise KeyboardInterrupt
+        return agreement(detections)
+
+    storage = tmp_path / "deep" / "study.db"
+    with pytest.raises(KeyboardInterrupt):
+        fit_fusion(members, SIZES, dies, seed=4, num_trials=14, storage=storage)
+    told = []
+    resumed = fit_fusion(
+        members, SIZES, agreement, seed=4, num_trials=14, storage=storage, progress=lambda *now: told.append(now)
+    )
+    assert told == [(12, 14), (13, 14), (14, 14)]
+    assert resumed == whole
+    again = fit_fusion(members, SIZES, agreement, seed=4, num_trials=14, storage=storage)
+    assert again == whole
+
+
+def test_a_file_of_another_study_is_refused(tmp_path):
+    storage = tmp_path / "study.db"
+    fit_fusion([guesses(0, 1.0)], SIZES, agreement, seed=0, num_trials=1, storage=storage)
+    with pytest.raises(InputError, match=r"study\.db: holds a search over other boxes"):
+        fit_fusion([guesses(1, 1.0)], SIZES, agreement, seed=0, num_trials=1, storage=storage)
+
+
+def test_nothing_to_fit():
+    with pytest.raises(ValueError, match="expected detectors and trials"):
+        fit_fusion([], SIZES, agreement, seed=0)
+    with pytest.raises(ValueError, match="expected detectors and trials"):
+        fit_fusion([guesses(0, 1.0)], SIZES, agreement, seed=0, num_trials=0)
+
+
+def test_best_of_each_photo():
+    ids, scores = [2, 1, 2, 2, 1], [0.1, 0.4, 0.9, 0.9, 0.5]
+    boxes = Detections(np.array(ids), np.tile([0.0, 0, 1, 1], (5, 1)), np.array(scores), np.ones(5, int))
+    kept = best_of_each_photo(boxes, 1)
+    assert kept.image_ids.tolist() == [2, 1]
+    assert kept.scores.tolist() == [0.9, 0.5]
+    assert len(best_of_each_photo(Detections.empty(), 3)) == 0

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from drawn_photos import write_photos
+
+from harness.cards import CARD_FILE, differences, read_trained
+from harness.data.deepfashion2 import read_split
+from harness.data.photos import decode_rgb
+from harness.detection.card import DetectorCard, DetectorPlan
+from harness.detection.inference import Detector, detect
+from harness.detection.recipes import load_recipes
+from harness.detection.training import BACKBONES_FOLDER, fresh_network, train
+from harness.types import InputError
+
+SHORT = {"batch_size": 2, "num_steps": 4, "pretraining": None}
+
+
+def short(name="ATSS", **more):
+    recipe = load_recipes()[name]
+    return recipe.model_copy(update={"tiny": recipe.tiny.model_copy(update={**SHORT, **more})})
+
+
+@pytest.fixture(scope="module")
+def trained(split, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "ATSS"
+    card = train(short(), "tiny", split, split.photos.image_ids, folder, seed=3)
+    return folder, card
+
+
+def weights_of(folder):
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def test_the_card_says_what_was_trained_on_what(trained, split):
+    folder, card = trained
+    assert read_trained(folder, DetectorCard) == card
+    assert (card.name, card.kind, card.scale, card.seed, card.num_steps) == ("ATSS", "detector", "tiny", 3, 4)
+    assert card.trained_on[0].fingerprint == split.fingerprint
+    assert card.trained_on[0].num_photos == 12
+    assert card.recipe == short().tiny
+
+
+def test_what_is_trained_is_not_trained_again(trained, split):
+    folder, card = trained
+    before = (folder / CARD_FILE).stat().st_mtime_ns
+    assert train(short(), "tiny", split, split.photos.image_ids, folder, seed=3) == card
+    assert (folder / CARD_FILE).stat().st_mtime_ns == before
+
+
+def test_another_training_in_the_same_folder_is_refused(trained, split):
+    folder, _ = trained
+    with pytest.raises(InputError, match=r"seed: 3 there, 4 wanted.*--force"):
+        train(short(), "tiny", split, split.photos.image_ids, folder, seed=4)
+    with pytest.raises(InputError, match="num_photos: 12 there, 5 wanted"):
+        train(short(), "tiny", split, split.photos.image_ids[:5], folder, seed=3)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(trained, split, tmp_path, monkeypatch):
+    from harness.detection.module import DetectorModule
+
+    folder, _ = trained
+    step_of = DetectorModule.training_step
+
+    def dies(self, batch, batch_idx):
+        if batch.step == 3:
+            raise Killed
+        return step_of(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectorModule, "training_step", dies)
+    arguments = (short(), "tiny", split, split.photos.image_ids, tmp_path / "again")
+    with pytest.raises(Killed):
+        train(*arguments, seed=3, checkpoint_every=2)
+    with pytest.raises(InputError, match=r"there is no trained model \(a training was begun"):
+        Detector.load(tmp_path / "again")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="another training"):
+        train(*arguments, seed=5)
+    card = train(*arguments, seed=3, checkpoint_every=2)
+    assert card.resumed_at == 2
+    straight, resumed = weights_of(folder), weights_of(tmp_path / "again")
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_force_begins_anew(split, tmp_path):
+    first = train(short(), "tiny", split, split.photos.image_ids, tmp_path, seed=1, num_steps=1)
+    second = train(short(), "tiny", split, split.photos.image_ids, tmp_path, seed=2, num_steps=1, force=True)
+    assert (first.seed, second.seed) == (1, 2)
+    assert first.weights_sha256 != second.weights_sha256
+
+
+def test_backbones_are_trained_on_crops_once_for_all(split, tmp_path):
+    settings = load_recipes()["ATSS"].tiny.pretraining.model_copy(update={"num_steps": 2, "batch_size": 4})
+    for name in ("ATSS", "RetinaNet-R101-FPN"):
+        recipe = short(name, pretraining=settings, num_steps=1)
+        train(recipe, "tiny", split, split.photos.image_ids, tmp_path / name, seed=1)
+    backbones = list((tmp_path / BACKBONES_FOLDER).iterdir())
+    assert len(backbones) == 1
+    pretrained = weights_of(backbones[0])
+    plan = DetectorPlan.of(short(), "tiny", split, split.photos.image_ids, 1, 1)
+    begun = fresh_network(plan, backbones[0] / "weights.pt").model.state_dict()
+    assert all(torch.equal(begun[name], pretrained[name]) for name in pretrained)
+
+
+def test_initial_weights_must_exist_and_fit(split, tmp_path):
+    arguments = (short(), "tiny", split, split.photos.image_ids, tmp_path / "model")
+    with pytest.raises(InputError, match=r"nothing\.pth: there are no initial weights"):
+        train(*arguments, seed=1, init_from=tmp_path / "nothing.pth")
+    (tmp_path / "text.pth").write_bytes(b"no weights at all")
+    with pytest.raises(InputError, match=r"text\.pth: cannot be read"):
+        train(*arguments, seed=1, init_from=tmp_path / "text.pth")
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="fits 0 of the backbone's"):
+        train(*arguments, seed=1, init_from=tmp_path / "other.pth")
+
+
+def test_nothing_to_train_on(split, tmp_path):
+    with pytest.raises(InputError, match="no annotations"):
+        train(short(), "tiny", replace(split, items=None), split.photos.image_ids, tmp_path, seed=1)
+
+
+def test_differences_name_nested_fields(split):
+    one = DetectorPlan.of(short(), "tiny", split, split.photos.image_ids, 1, None)
+    other = DetectorPlan.of(short(max_per_image=9), "tiny", split, split.photos.image_ids, 1, None)
+    assert differences(one, other) == ["recipe.max_per_image: 20 there, 9 wanted"]
+    assert differences(one, one) == []
+
+
+def test_boxes_are_inside_their_photos_and_few(trained, split):
+    detector = Detector.load(trained[0])
+    found = detect(detector, split, split.photos.image_ids, batch_size=5)
+    assert len(found) > 0
+    for image_id in split.photos.image_ids:
+        one = found.take(found.image_ids == image_id)
+        height, width = decode_rgb(split.photo_path(int(image_id))).shape[:2]
+        assert len(one) <= detector.card.recipe.max_per_image
+        assert (one.boxes_xyxy >= 0).all()
+        assert (one.boxes_xyxy <= np.array([width, height, width, height])).all()
+        assert (one.boxes_xyxy[:, 2:] > one.boxes_xyxy[:, :2]).all()
+        assert (np.diff(one.scores) <= 0).all()
+        assert (one.scores >= detector.card.recipe.score_threshold).all()
+
+
+def test_a_photo_does_not_depend_on_its_neighbours(trained, split):
+    detector = Detector.load(trained[0])
+    photos = [decode_rgb(split.photo_path(int(image_id))) for image_id in split.photos.image_ids[:6]]
+    together = detector.predict(photos)
+    for photo, among in zip(photos, together, strict=True):
+        alone = detector.predict([photo])[0]
+        assert alone.category_ids.tolist() == among.category_ids.tolist()
+        np.testing.assert_allclose(alone.boxes_xyxy, among.boxes_xyxy, atol=1e-3)
+        np.testing.assert_allclose(alone.scores, among.scores, atol=1e-5)
+
+
+def test_progress_and_no_photos(trained, split):
+    detector, told = Detector.load(trained[0]), []
+    detect(detector, split, split.photos.image_ids[:5], batch_size=2, progress=lambda *now: told.append(now))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+    assert len(detect(detector, split, np.zeros(0, np.int64))) == 0
+    assert detector.predict([]) == []
+
+
+def test_what_is_no_photo_is_refused(trained):
+    detector = Detector.load(trained[0])
+    with pytest.raises(ValueError, match=r"photo 1: expected uint8"):
+        detector.predict([np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.uint8)])
+
+
+def test_foreign_or_missing_weights_are_noticed(split, tmp_path):
+    train(short(), "tiny", split, split.photos.image_ids, tmp_path, seed=1, num_steps=1)
+    with (tmp_path / "weights.pt").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InputError, match=r"weights\.pt: not the weights that card\.json"):
+        Detector.load(tmp_path)
+    (tmp_path / "weights.pt").unlink()
+    with pytest.raises(InputError, match=r"weights\.pt: the weights are missing"):
+        Detector.load(tmp_path)
+    (tmp_path / CARD_FILE).write_text('{"name": "ATSS"}')
+    with pytest.raises(InputError, match=r"card\.json"):
+        Detector.load(tmp_path)
+    with pytest.raises(InputError, match="there is no trained model"):
+        Detector.load(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("name", ["CascadeMaskRCNN", "CenterNet", "RetinaNet-R101-FPN", "RetinaNet-X101-FPN"])
+def test_the_other_four_train_and_look(name, split, tmp_path):
+    train(short(name), "tiny", split, split.photos.image_ids, tmp_path, seed=1, num_steps=2)
+    found = detect(Detector.load(tmp_path), split, split.photos.image_ids[:3])
+    assert set(found.image_ids.tolist()) <= {1, 2, 3}
+
+
+@pytest.mark.slow
+def test_a_detector_learns_colours(tmp_path):
+    write_photos(tmp_path, "train", 100)
+    split = read_split(tmp_path, "train")
+    recipe = short(num_steps=120, batch_size=8)
+    card = train(recipe, "tiny", split, split.photos.image_ids, tmp_path / "model", seed=1)
+    found = detect(Detector.load(tmp_path / "model"), split, split.photos.image_ids)
+    best = [found.take(found.image_ids == one).category_ids[:1].tolist() for one in split.photos.image_ids]
+    truth = [split.items.take(split.items.image_ids == one).category_ids.tolist() for one in split.photos.image_ids]
+    right = sum(bool(guess) and guess[0] in there for guess, there in zip(best, truth, strict=True))
+    assert card.num_steps == 120
+    assert right > 40  # of 100; guessing gives about 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", list(load_recipes()))
+def test_the_full_scale_trains_a_step_and_looks(name, split, tmp_path):
+    recipe = load_recipes()[name]
+    full = recipe.full.model_copy(update={"batch_size": 1, "num_workers": 0})
+    recipe = recipe.model_copy(update={"full": full})
+    card = train(recipe, "full", split, split.photos.image_ids[:2], tmp_path, seed=1, num_steps=1)
+    assert card.recipe.input_px == (1333, 800)
+    found = detect(Detector.load(tmp_path), split, split.photos.image_ids[:1])
+    assert set(found.image_ids.tolist()) <= {1}
