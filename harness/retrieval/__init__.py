@@ -1,0 +1,1 @@
+"""Crops to embeddings: the retrieval models m0–m17 and their training."""

@@ -1,0 +1,257 @@
+"""Embed boxes with trained retrievers; every photo is decoded once for all of them.
+
+Legend: N boxes, B crops of a call, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.cards import WEIGHTS_FILE, read_trained
+from harness.retrieval.card import RetrieverCard
+from harness.types import Detections, InputError, Ints, Progress, Split
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.retrieval.cgd import CGD
+
+CHUNK = 64
+"""Crops that go through a network together; a smaller last chunk is filled up with black crops.
+
+Libraries choose other kernels for other batch sizes, which round otherwise: with one size, the
+embedding of a crop does not depend on how many crops it is asked for with.
+"""
+
+CropSize = tuple[tuple[int, int], float]
+"""What crops depend on: width and height in px, and the margin."""
+
+
+class Embedder(Protocol):
+    """What `embed` needs of a model: `Retriever`, and the untrained `ColourHistogram`."""
+
+    @property
+    def name(self) -> str:
+        """Who it is."""
+
+    @property
+    def dimensions(self) -> int:
+        """D."""
+
+    @property
+    def input_wh(self) -> tuple[int, int]:
+        """Width and height of its crops, px."""
+
+    @property
+    def margin(self) -> float:
+        """Context around the box, as a share of its sides."""
+
+    def embed(self, crops_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, h, w, 3) uint8 to (B, D) float32 of unit length."""
+
+
+class Retriever:
+    """A trained model, ready to embed; `Retriever.load` makes one.
+
+    Attributes:
+        card: what it was trained on and how.
+        name: of the model.
+        dimensions: D.
+        input_wh: width and height of its crops, px.
+        margin: context around the box, as a share of its sides.
+    """
+
+    def __init__(self, card: RetrieverCard, network: CGD, device: torch.device, *, flip: bool = False) -> None:
+        self.card = card
+        self.name = card.name
+        self.dimensions = card.recipe.output_dim
+        self.input_wh = card.recipe.input_wh
+        self.margin = card.recipe.margin
+        self._network = network
+        self._device = device
+        self._flip = flip
+
+    @classmethod
+    def load(cls, model_dir: Path, *, device: str | None = None, flip: bool = False) -> Self:
+        """Load the model of a folder that `train` filled.
+
+        Args:
+            model_dir: holds ``card.json`` and ``weights.pt``.
+            device: torch's name of a device; None for the GPU where there is one.
+            flip: add the embedding of the mirrored crop, for twice the time.
+
+        Raises:
+            InputError: there is no finished model, or the weights are not those the card names.
+        """
+        import torch
+
+        from harness.retrieval.cgd import CGD
+
+        card = read_trained(model_dir, RetrieverCard)
+        settings = card.recipe
+        with torch.random.fork_rng():
+            network = CGD(
+                settings.backbone,
+                settings.descriptors,
+                settings.output_dim,
+                backbone_options=settings.backbone_options,
+                remove_last_stride=settings.remove_last_stride,
+            )
+        network.load_state_dict(torch.load(model_dir / WEIGHTS_FILE, map_location="cpu", weights_only=True))
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        network = network.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return cls(card, network, where, flip=flip)
+
+    def embed(self, crops_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed crops.
+
+        Args:
+            crops_BHW3: (B, h, w, 3) uint8 of this model's `input_wh`, red, green, blue.
+
+        Returns:
+            (B, D) float32, each row of length 1, independent of the other rows.
+
+        Raises:
+            ValueError: the crops have another shape or type.
+        """
+        width, height = self.input_wh
+        if crops_BHW3.dtype != np.uint8 or crops_BHW3.shape[1:] != (height, width, 3):
+            raise ValueError(
+                f"{self.name}: expected uint8 crops of shape (B, {height}, {width}, 3), "
+                f"got {crops_BHW3.dtype} of shape {crops_BHW3.shape}"
+            )
+        vectors = np.empty((len(crops_BHW3), self.dimensions), dtype=np.float32)
+        for start in range(0, len(crops_BHW3), CHUNK):
+            chunk = crops_BHW3[start : start + CHUNK]
+            filled = np.zeros((CHUNK, height, width, 3), dtype=np.uint8)
+            filled[: len(chunk)] = chunk
+            vectors[start : start + len(chunk)] = self._embed_chunk(filled)[: len(chunk)]
+        return vectors
+
+    def _embed_chunk(self, crops_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import torch
+        from torch.nn import functional
+
+        from harness.retrieval.cgd import normalise
+
+        with torch.inference_mode():
+            images = normalise(torch.from_numpy(crops_BHW3).to(self._device).permute(0, 3, 1, 2).float().div_(255))
+            images = images.contiguous(memory_format=torch.channels_last)
+            vectors, _ = self._network(images)
+            if self._flip:
+                vectors = functional.normalize(vectors + self._network(images.flip(3))[0], dim=1)
+            embedded: NDArray[np.float32] = vectors.float().cpu().numpy()
+            return embedded
+
+
+def embed(
+    retrievers: Sequence[Embedder],
+    split: Split,
+    boxes: Detections,
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+    num_threads: int = 1,
+) -> dict[str, NDArray[np.float16]]:
+    """Embed every box with every model, decoding each photo once.
+
+    Args:
+        retrievers: models of different names.
+        split: where the photos are.
+        boxes: N boxes of the split's photos.
+        batch_size: crops gathered before models see them, at least 1; results do not depend on it.
+        progress: called with boxes embedded and boxes in all.
+        num_threads: decode photos ahead in this many threads, at least 1.
+
+    Returns:
+        For each model's name (N, D) float16, row-aligned with the boxes, rows of unit length up to half precision.
+
+    Raises:
+        InputError: two models have one name, a photo cannot be decoded, or an embedding is zero or not finite
+            (the message names model and row).
+    """
+    names = [retriever.name for retriever in retrievers]
+    if len(set(names)) != len(names):
+        raise InputError(f"models to embed with: a name comes twice in {', '.join(names)}; give each another name")
+    if batch_size < 1 or num_threads < 1:
+        raise ValueError("batch_size and num_threads: expected at least 1")
+    total = len(boxes)
+    vectors = {one.name: np.empty((total, one.dimensions), dtype=np.float16) for one in retrievers}
+    if not retrievers or total == 0:
+        return vectors
+    sizes: list[CropSize] = list(dict.fromkeys((one.input_wh, one.margin) for one in retrievers))
+    done = 0
+    for rows, crops in _batches_of_crops(split, boxes, sizes, batch_size, num_threads):
+        for one in retrievers:
+            vectors[one.name][rows] = _checked(one.name, one.embed(crops[one.input_wh, one.margin]), rows)
+        done += len(rows)
+        if progress is not None:
+            progress(done, total)
+    return vectors
+
+
+def _checked(name: str, vectors_BD: NDArray[np.float32], rows: Ints) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors_BD, axis=1)
+    wrong = ~(np.abs(lengths - 1) < 1e-3)  # NaN is wrong too
+    if wrong.any():
+        place = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"retriever {name}: the embedding of box row {rows[place]} has length {lengths[place]:.3g} instead of 1; "
+            "its training diverged or its weights are damaged: train it again with --force"
+        )
+    return vectors_BD
+
+
+def _batches_of_crops(
+    split: Split, boxes: Detections, sizes: Sequence[CropSize], batch_size: int, num_threads: int
+) -> Iterator[tuple[Ints, dict[CropSize, NDArray[np.uint8]]]]:
+    """Rows with their crops of every size, `batch_size` rows at a time, photo by photo."""
+    waiting_rows: list[int] = []
+    waiting: dict[CropSize, list[NDArray[np.uint8]]] = {size: [] for size in sizes}
+    for rows, crops in _crops_by_photo(split, boxes, sizes, num_threads):
+        for place, row in enumerate(rows.tolist()):
+            waiting_rows.append(row)
+            for size in sizes:
+                waiting[size].append(crops[size][place])
+            if len(waiting_rows) == batch_size:
+                yield np.array(waiting_rows), {size: np.stack(waiting[size]) for size in sizes}
+                waiting_rows, waiting = [], {size: [] for size in sizes}
+    if waiting_rows:
+        yield np.array(waiting_rows), {size: np.stack(waiting[size]) for size in sizes}
+
+
+def _crops_by_photo(
+    split: Split, boxes: Detections, sizes: Sequence[CropSize], num_threads: int
+) -> Iterator[tuple[Ints, dict[CropSize, list[NDArray[np.uint8]]]]]:
+    """For every photo that has boxes, in ascending order of id, its rows and their crops."""
+    from harness.data.crops import crop
+    from harness.data.photos import decode_rgb
+
+    order = np.argsort(boxes.image_ids, kind="stable")
+    _, starts = np.unique(boxes.image_ids[order], return_index=True)
+    rows_by_photo = np.split(order, starts[1:])
+
+    def cut(rows: Ints) -> dict[CropSize, list[NDArray[np.uint8]]]:
+        photo = decode_rgb(split.photo_path(int(boxes.image_ids[rows[0]])))
+        return {(wh, margin): [crop(photo, boxes.boxes_xyxy[row], wh, margin) for row in rows] for wh, margin in sizes}
+
+    if num_threads == 1:
+        for rows in rows_by_photo:
+            yield rows, cut(rows)
+        return
+    ahead = 4 * num_threads
+    with ThreadPoolExecutor(num_threads) as pool:
+        queue: list[tuple[Ints, Future[dict[CropSize, list[NDArray[np.uint8]]]]]] = []
+        for rows in rows_by_photo:
+            queue.append((rows, pool.submit(cut, rows)))
+            if len(queue) == ahead:
+                first_rows, first = queue.pop(0)
+                yield first_rows, first.result()
+        for rows, future in queue:
+            yield rows, future.result()

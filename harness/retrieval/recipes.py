@@ -1,0 +1,265 @@
+"""The retrieval models m0–m17 as recipes, read from ``models.toml`` and resolved at a scale.
+
+Source: the paper's Tables 3 (differences between the models) and 4 (what they start from).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import Field, ValidationError
+
+from harness.retrieval.settings import (
+    AugmentationSettings,
+    CentreSettings,
+    Count,
+    Descriptor,
+    Frozen,
+    LossSettings,
+    MultiSimilarityHyperparameters,
+    MultiSimilaritySettings,
+    Positive,
+    RetrieverSettings,
+    Share,
+    SoftmaxSettings,
+    TripletSettings,
+    Weight,
+)
+from harness.types import InputError
+
+Scale = Literal["full", "tiny"]
+Source = Literal["DeepFashion2/train", "DeepFashion2/validation", "Street2Shop", "DARN", "MVC", "MPV", "Zalando"]
+
+MODELS_TOML = Path(__file__).with_name("models.toml")
+
+
+class RetrieverRecipe(Frozen):
+    """One row of Table 3, resolved.
+
+    Attributes:
+        name: ``m0`` … ``m17``.
+        description: the table's words.
+        published_acc10: the paper's Acc@10 on validation with ground-truth boxes; None for m7.
+        base: the model it is a difference from; None for one that starts from Table 4.
+        trained_on: the splits and data sets that it wants.
+        full: the settings at the paper's size.
+        tiny: the settings at a size for one CPU core.
+    """
+
+    name: str
+    description: str
+    published_acc10: Share | None
+    base: str | None
+    trained_on: tuple[Source, ...]
+    full: RetrieverSettings
+    tiny: RetrieverSettings
+
+    def at(self, scale: Scale) -> RetrieverSettings:
+        """The settings of a scale; `InputError` for another name."""
+        if scale not in get_args(Scale):
+            raise InputError(f"scale {scale!r}: expected one of {', '.join(get_args(Scale))}")
+        return self.full if scale == "full" else self.tiny
+
+
+class _Paper(Frozen):
+    """A model in the paper's terms, all differences applied."""
+
+    backbone: str
+    descriptors: tuple[Descriptor, ...]
+    input_wh: tuple[Count, Count]
+    output_dim: Count
+    epochs: Count
+    optimizer: Literal["SGD"]
+    learning_rate: Positive
+    learning_rate_decay: Literal["cosine"]
+    losses: tuple[Literal["softmax", "centre", "triplet", "multi-similarity"], ...]
+    ms_loss: Literal["default", "automl"]
+    trained_on: tuple[Source, ...] = ()
+    plus: tuple[Source, ...] = ()
+    description: str = ""
+    published_acc10: Share | None = None
+
+
+class _Backbone(Frozen):
+    timm: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    num_steps: Count | None = None
+
+
+class _MultiSimilarityWeight(Frozen):
+    weight: Weight
+
+
+class _ScaleLosses(Frozen):
+    softmax: SoftmaxSettings
+    centre: CentreSettings
+    triplet: TripletSettings
+    multi_similarity: _MultiSimilarityWeight
+
+
+class _Scale(Frozen):
+    """What the paper's terms become at one scale."""
+
+    learning_rate_factor: Positive
+    input_factor: Positive
+    output_dim: Count | None = None
+    optimizer: Literal["SGD", "AdamW"]
+    pretrained: bool
+    remove_last_stride: bool
+    margin: Weight
+    momentum: Share
+    weight_decay: Weight
+    warmup_fraction: Share
+    gradient_clip: Positive | None = None
+    precision: str
+    identities_per_batch: Count
+    crops_per_identity: Count
+    backbones: dict[str, _Backbone]
+    losses: _ScaleLosses
+    augmentation: AugmentationSettings
+
+
+class _File(Frozen):
+    table4: dict[str, Any]
+    models: dict[str, dict[str, Any]]
+    default_ms_loss: MultiSimilarityHyperparameters
+    automl_ms_loss: MultiSimilarityHyperparameters
+    scales: dict[Scale, _Scale]
+
+
+def load_recipes(path: Path = MODELS_TOML) -> dict[str, RetrieverRecipe]:
+    """Every model of a recipe file, resolved, in the file's order.
+
+    Args:
+        path: a TOML file written like ``models.toml``.
+
+    Raises:
+        InputError: the file is not such a file; the message names the place.
+    """
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as TOML: {error}") from error
+    try:
+        file = _File.model_validate(told)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_first_problem(error)}") from error
+    recipes = {}
+    for name in file.models:
+        try:
+            recipes[name] = _recipe(file, name)
+        except ValidationError as error:
+            raise InputError(f"{path}: models.{name}: {_first_problem(error)}") from error
+        except KeyError as error:
+            raise InputError(f"{path}: models.{name}: {error.args[0]}") from error
+    return recipes
+
+
+def resolve(name: str, scale: Scale, path: Path = MODELS_TOML) -> RetrieverSettings:
+    """The settings of one model at one scale.
+
+    Raises:
+        InputError: no model or scale of that name; the message lists the valid ones.
+    """
+    return find_recipe(name, path).at(scale)
+
+
+def find_recipe(name: str, path: Path = MODELS_TOML) -> RetrieverRecipe:
+    """The recipe of one model; `InputError` that lists the valid names for another."""
+    recipes = load_recipes(path)
+    if name not in recipes:
+        raise InputError(f"retriever {name!r}: no such recipe; there are {', '.join(recipes)}")
+    return recipes[name]
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def _in_paper_terms(file: _File, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The entry of a model over that of its base, over that of the base's base, down to Table 4."""
+    if name == "table4":
+        return dict(file.table4)
+    if name in above:
+        raise KeyError(f"base goes in a circle: {' → '.join((*above, name))}")
+    if name not in file.models:
+        raise KeyError(f"base {name!r} is not a model; there are table4, {', '.join(file.models)}")
+    entry = dict(file.models[name])
+    if "base" not in entry:
+        raise KeyError(f"base is missing in {name!r}: name a model or table4")
+    terms = _in_paper_terms(file, entry.pop("base"), (*above, name))
+    # The figure and the words are the row's own: they never come from the base.
+    for own in ("description", "published_acc10"):
+        terms.pop(own, None)
+    if "trained_on" in entry:
+        terms.pop("plus", None)
+    return {**terms, **entry}
+
+
+def _recipe(file: _File, name: str) -> RetrieverRecipe:
+    paper = _Paper.model_validate(_in_paper_terms(file, name))
+    base: str = file.models[name]["base"]
+    scales: Mapping[Scale, RetrieverSettings] = {scale: _settings(file, paper, scale) for scale in get_args(Scale)}
+    return RetrieverRecipe(
+        name=name,
+        description=paper.description,
+        published_acc10=paper.published_acc10,
+        base=None if base == "table4" else base,
+        trained_on=(*paper.trained_on, *paper.plus),
+        full=scales["full"],
+        tiny=scales["tiny"],
+    )
+
+
+def _settings(file: _File, paper: _Paper, scale_name: Scale) -> RetrieverSettings:
+    if scale_name not in file.scales:
+        raise KeyError(f"scales.{scale_name} is missing")
+    scale = file.scales[scale_name]
+    if paper.backbone not in scale.backbones:
+        raise KeyError(f"backbone {paper.backbone!r}: scales.{scale_name}.backbones has {', '.join(scale.backbones)}")
+    backbone = scale.backbones[paper.backbone]
+    ms_loss = file.automl_ms_loss if paper.ms_loss == "automl" else file.default_ms_loss
+    losses = scale.losses
+    used = {"softmax": 0.0, "centre": 0.0, "triplet": 0.0, "multi-similarity": 0.0} | dict.fromkeys(paper.losses, 1.0)
+    return RetrieverSettings(
+        backbone=backbone.timm,
+        backbone_options=backbone.options,
+        pretrained=scale.pretrained,
+        remove_last_stride=scale.remove_last_stride,
+        descriptors=paper.descriptors,
+        output_dim=scale.output_dim or paper.output_dim,
+        input_wh=_scaled_wh(paper.input_wh, scale.input_factor),
+        margin=scale.margin,
+        optimizer=scale.optimizer,
+        # Rounded so that 0.17 × 0.01 reads 0.0017 in a card.
+        learning_rate=round(paper.learning_rate * scale.learning_rate_factor, 10),
+        momentum=scale.momentum,
+        weight_decay=scale.weight_decay,
+        warmup_fraction=scale.warmup_fraction,
+        gradient_clip=scale.gradient_clip,
+        epochs=paper.epochs,
+        num_steps=backbone.num_steps,
+        precision=scale.precision,
+        identities_per_batch=scale.identities_per_batch,
+        crops_per_identity=scale.crops_per_identity,
+        losses=LossSettings(
+            softmax=losses.softmax.model_copy(update={"weight": losses.softmax.weight * used["softmax"]}),
+            centre=losses.centre.model_copy(update={"weight": losses.centre.weight * used["centre"]}),
+            triplet=losses.triplet.model_copy(update={"weight": losses.triplet.weight * used["triplet"]}),
+            multi_similarity=MultiSimilaritySettings(
+                weight=losses.multi_similarity.weight * used["multi-similarity"], **ms_loss.model_dump()
+            ),
+        ),
+        augmentation=scale.augmentation,
+    )
+
+
+def _scaled_wh(input_wh: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Sides times a factor, rounded to whole cells of the last map (16 px), at least one."""
+    width, height = (max(16, round(side * factor / 16) * 16) for side in input_wh)
+    return width, height

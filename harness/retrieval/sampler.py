@@ -1,0 +1,103 @@
+"""Identity-balanced batches as a pure function of (seed, step).
+
+Legend: N crops, I identities, P identities a batch, K crops of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.fitting import step_seed
+from harness.types import Bools, Ints, Items
+
+_ORDER, _MEMBERS = 0, 1  # separate streams of random numbers
+
+
+def identity_labels(items: Items) -> Ints:
+    """The identity of every garment: equal where pair id and style are equal and the style is above 0.
+
+    Args:
+        items: annotated garments.
+
+    Returns:
+        (N,) int64: 0, 1, … in ascending order of (pair id, style); −1 for style 0, which matches nothing.
+    """
+    labels = np.full(len(items), -1, dtype=np.int64)
+    styled = items.styles > 0
+    keys = np.stack([items.pair_ids[styled], items.styles[styled]], axis=1)
+    if len(keys):
+        _, inverse = np.unique(keys, axis=0, return_inverse=True)
+        labels[styled] = inverse.reshape(-1)
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityBatches:
+    """P identities × K crops a batch, of each identity as near as can be half consumer and half shop crops.
+
+    Every epoch goes over the identities in another order and leaves out what does not fill a last batch,
+    so no identity is twice in a batch. Crops of an identity are drawn without repeats while they last: one
+    view makes up for what the other lacks.
+
+    Attributes:
+        labels: (N,) int64, identity of each crop, at least 0.
+        is_consumer: (N,) bool.
+        num_identities: P, cut down to the number of identities where there are fewer.
+        num_crops: K.
+        seed: of all draws.
+
+    Raises:
+        ValueError: there is no crop, a label is negative, or P or K is below 1.
+    """
+
+    labels: Ints
+    is_consumer: Bools
+    num_identities: int
+    num_crops: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if len(self.labels) == 0 or len(self.labels) != len(self.is_consumer):
+            raise ValueError(f"expected as many labels as views, at least one; got {len(self.labels)}")
+        if self.labels.min() < 0:
+            raise ValueError("labels: a crop without identity (-1) cannot be in an identity-balanced batch")
+        if min(self.num_identities, self.num_crops) < 1:
+            raise ValueError("num_identities and num_crops: expected at least 1")
+        # Crops sorted by identity; shop crops (False) come before consumer crops within one.
+        order = np.lexsort((self.is_consumer, self.labels))
+        identities, starts, counts = np.unique(self.labels[order], return_index=True, return_counts=True)
+        num_shop = np.add.reduceat(~self.is_consumer[order], starts, dtype=np.int64)
+        set_ = object.__setattr__
+        set_(self, "_order", order)
+        set_(self, "_spans", list(zip(starts.tolist(), num_shop.tolist(), counts.tolist(), strict=True)))
+        set_(self, "num_identities", min(self.num_identities, len(identities)))
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in which every identity comes at most once."""
+        spans: list[tuple[int, int, int]] = self._spans  # type: ignore[attr-defined]
+        return len(spans) // self.num_identities
+
+    def draw(self, step: int) -> Sequence[int]:
+        """Rows of the batch of a step: P·K row numbers, the K crops of an identity side by side."""
+        epoch, place = divmod(step, self.batches_per_epoch)
+        spans: list[tuple[int, int, int]] = self._spans  # type: ignore[attr-defined]
+        identities = step_seed(self.seed, _ORDER, epoch).permutation(len(spans))
+        chosen = identities[place * self.num_identities : (place + 1) * self.num_identities]
+        random = step_seed(self.seed, _MEMBERS, step)
+        return [row for identity in chosen for row in self._members(spans[identity], random)]
+
+    def _members(self, span: tuple[int, int, int], random: np.random.Generator) -> list[int]:
+        start, num_shop, count = span
+        shop, consumer = random.permutation(num_shop), num_shop + random.permutation(count - num_shop)
+        # An odd K gives the extra place to consumer crops, which vary more.
+        from_shop = min(len(shop), max(self.num_crops // 2, self.num_crops - len(consumer)))
+        from_consumer = min(len(consumer), self.num_crops - from_shop)
+        places = np.concatenate([shop[:from_shop], consumer[:from_consumer]])
+        if len(places) < self.num_crops:
+            places = np.concatenate([places, random.choice(count, self.num_crops - len(places))])
+        order: Ints = self._order  # type: ignore[attr-defined]
+        return [int(row) for row in order[start + places]]

@@ -1,0 +1,163 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.retrieval.cgd import CGD, MAC, GeM, SPoC, descriptor_widths, normalise
+from harness.retrieval.recipes import load_recipes
+from harness.types import InputError
+
+SMALL = {"channels": [8, 16, 16, 24], "stem_width": 8}
+
+
+def small(descriptors=("GeM", "MAC"), output_dim=10, **more):
+    return CGD("resnet10t", descriptors, output_dim, backbone_options=SMALL, **more)
+
+
+def maps(seed: int = 0) -> torch.Tensor:
+    return torch.rand(3, 5, 4, 6, generator=torch.Generator().manual_seed(seed)) + 0.01
+
+
+def test_pooling_of_a_hand_made_map():
+    one_map = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    assert SPoC()(one_map).item() == 2.5
+    assert MAC()(one_map).item() == 4.0
+    assert GeM(3.0)(one_map).item() == pytest.approx(((1 + 8 + 27 + 64) / 4) ** (1 / 3))
+
+
+def test_gem_of_power_one_is_spoc():
+    assert torch.allclose(GeM(1.0)(maps()), SPoC()(maps()), atol=1e-6)
+
+
+def test_gem_tends_to_mac():
+    # The mean over 24 places costs at most a factor 24^(1/p).
+    exact = maps().double()
+    pooled, largest = GeM(400.0)(exact), MAC()(exact)
+    assert (pooled <= largest).all()
+    assert (pooled >= largest * 24 ** (-1 / 400) * (1 - 1e-6)).all()
+
+
+def test_gem_learns_its_power():
+    gem = GeM()
+    gem(maps()).sum().backward()
+    assert gem.power.item() == 3.0
+    assert gem.power.grad is not None
+    assert gem.power.grad.item() > 0  # the mean grows with p
+
+
+@given(st.integers(1, 300), st.integers(1, 5))
+def test_widths_add_up_and_are_even(output_dim, num_descriptors):
+    if num_descriptors > output_dim:
+        with pytest.raises(ValueError, match="cannot split"):
+            descriptor_widths(output_dim, num_descriptors)
+        return
+    widths = descriptor_widths(output_dim, num_descriptors)
+    assert sum(widths) == output_dim
+    assert max(widths) - min(widths) <= 1
+
+
+def test_embedding_is_the_normalised_concatenation_of_normalised_branches():
+    network = small().eval()
+    images = torch.randn(2, 3, 64, 48)
+    embeddings, logits = network(images)
+    assert logits is None
+    features = network.backbone.forward_features(images)
+    branches = []
+    for pooling, linear in zip((GeM(3.0), MAC()), network.projections, strict=True):
+        vector = pooling(features) @ linear.weight.T
+        branches.append(vector / vector.norm(dim=1, keepdim=True))
+    assert torch.allclose(embeddings, torch.cat(branches, dim=1) / 2**0.5, atol=1e-6)
+
+
+def test_classifier_reads_the_first_descriptor():
+    network = small(("MAC", "SPoC"), num_classes=4).eval()
+    images = torch.randn(2, 3, 64, 64)
+    _, logits = network(images)
+    assert torch.allclose(logits, network.classifier(MAC()(network.backbone.forward_features(images))), atol=1e-6)
+
+
+@pytest.mark.parametrize(("remove", "cells"), [(True, (4, 7)), (False, (2, 4))])
+def test_last_stride(remove, cells):
+    network = small(remove_last_stride=remove)
+    features = network.backbone.forward_features(torch.randn(1, 3, 64, 112))
+    assert tuple(features.shape[2:]) == cells
+    assert all(max(m.dilation) == 1 for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+
+
+def test_normalise_centres_the_mean_colour():
+    grey = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    assert normalise(grey).abs().max() < 1e-6
+
+
+def test_unknown_backbone_names_near_ones():
+    with pytest.raises(InputError, match="resnet152d"):
+        CGD("resnet152x", ["GeM"], 8)
+
+
+def test_unfit_backbone_options():
+    with pytest.raises(InputError, match="num_wings"):
+        CGD("resnet10t", ["GeM"], 8, backbone_options={"num_wings": 2})
+
+
+@pytest.mark.parametrize("descriptors", [[], ["GeM", "GeM"]])
+def test_descriptors_are_one_or_more_each_once(descriptors):
+    with pytest.raises(ValueError, match="each once"):
+        small(descriptors)
+
+
+def test_backbone_weights_from_a_file(tmp_path: Path):
+    donor = small()
+    state = donor.backbone.state_dict() | {"fc.weight": torch.zeros(2, 2)}  # a published file has a classifier
+    torch.save(state, tmp_path / "good.pt")
+    taker = small(weights_file=tmp_path / "good.pt")
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(donor.backbone.state_dict().values(), taker.backbone.state_dict().values(), strict=True)
+    )
+    torch.save({"strange": torch.zeros(1)}, tmp_path / "foreign.pt")
+    with pytest.raises(InputError, match="not the weights of this backbone"):
+        small(weights_file=tmp_path / "foreign.pt")
+    (tmp_path / "damaged.pt").write_bytes(b"not a state dict")
+    for name in ("damaged.pt", "missing.pt"):
+        with pytest.raises(InputError, match=name):
+            small(weights_file=tmp_path / name)
+
+
+def test_pretrained_weights_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="pretrained = false"):
+        CGD("resnet10t", ["GeM"], 8, pretrained=True)
+
+
+@pytest.mark.parametrize("name", list(load_recipes()))
+def test_every_model_embeds_to_unit_length_at_tiny_scale(name):
+    settings = load_recipes()[name].tiny
+    _check_unit_length(settings, settings.input_wh)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(load_recipes()))
+def test_every_model_embeds_to_unit_length_at_full_scale(name):
+    settings = load_recipes()[name].full
+    # The networks are the paper's; the image is a quarter of its input, to keep the test in seconds.
+    _check_unit_length(settings, (settings.input_wh[0] // 4, settings.input_wh[1] // 4))
+
+
+def _check_unit_length(settings, input_wh):
+    torch.manual_seed(0)
+    network = CGD(
+        settings.backbone,
+        settings.descriptors,
+        settings.output_dim,
+        backbone_options=settings.backbone_options,
+        remove_last_stride=settings.remove_last_stride,
+    ).eval()
+    with torch.inference_mode():
+        embeddings, _ = network(torch.randn(2, 3, input_wh[1], input_wh[0]))
+    assert embeddings.shape == (2, settings.output_dim)
+    assert torch.allclose(embeddings.norm(dim=1), torch.ones(2), atol=1e-5)
