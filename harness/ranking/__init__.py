@@ -1,0 +1,1 @@
+"""Embeddings to rankings: exact search over any number of models."""
