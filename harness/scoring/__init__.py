@@ -1,0 +1,1 @@
+"""Rankings to numbers: the official retrieval score and box AP."""
