@@ -1,0 +1,1 @@
+"""Challenge JSON out: the writer, the checker and the named ensembles."""
