@@ -1,0 +1,1 @@
+"""Scored rows: the store, the published numbers and the pages."""
