@@ -1,0 +1,402 @@
+"""The order of the stages: photos, boxes, fusion, embeddings, search, challenge JSON, score.
+
+Every stage asks the store first and runs only what is missing. What decides a stage's result is in
+its recipe; raise the stage's version here whenever its arithmetic changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.artifacts import (
+    Artifact,
+    Draft,
+    Recipe,
+    write_array,
+    write_detections,
+    write_json,
+)
+from harness.progress import Reporter, silent
+from harness.shards import detect_in_shards, embed_in_shards, in_order
+from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, parse
+from harness.timing import StageTime, Stopwatch
+from harness.types import GALLERY_LENGTH, Detections, Embeddings, InputError, Ints, Ranking, Score, Split
+from harness.workplace import ModelCard, ModelKind, Workplace
+
+if TYPE_CHECKING:
+    from harness.detection.fusion import FusionSettings
+
+DETECT_VERSION = 1
+FUSE_VERSION = 1
+EMBED_VERSION = 1
+SEARCH_VERSION = 1
+SUBMISSION_VERSION = 1
+TRUTH_VERSION = 1
+
+HISTOGRAM = "histogram"
+"""The untrained colour histogram, as a model of the ensemble language: how hard is a data set without learning?"""
+HISTOGRAM_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class BoxSet:
+    """Boxes of a split by ascending image id, best score first, and what they are addressed by."""
+
+    detections: Detections
+    address: str
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """An ensemble's result on a split.
+
+    Attributes:
+        ensemble: what was run.
+        boxes: the box set that was searched.
+        ranking: 20 gallery boxes a query.
+        submission: the challenge JSON in the store.
+        score: by the official protocol; None for a split whose truth is not known.
+        artifacts: stage -> address, for the leaderboard row.
+        members: the models that took part, detectors first.
+        stages: what each stage took, in order.
+    """
+
+    ensemble: Ensemble
+    boxes: BoxSet
+    ranking: Ranking
+    submission: Path
+    score: Score | None
+    artifacts: Mapping[str, str]
+    members: Sequence[ModelCard]
+    stages: Sequence[StageTime]
+
+
+class Pipeline:
+    """The stages over one split of one data set in one working folder.
+
+    Args:
+        work: where models and results are.
+        split: the photos.
+        image_ids: the photos to use; None for all of the split.
+        report: where progress is shown.
+        stopwatch: collects the stages' times.
+    """
+
+    def __init__(
+        self,
+        work: Workplace,
+        split: Split,
+        *,
+        image_ids: Ints | None = None,
+        report: Reporter = silent,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
+        self.work = work
+        self.store = work.store
+        self.split = split
+        self.image_ids = split.photos.image_ids if image_ids is None else np.sort(image_ids)
+        self.report = report
+        self.stopwatch = stopwatch or Stopwatch()
+
+    # --- boxes ---------------------------------------------------------------------------------
+
+    def boxes(self, source: BoxSource) -> BoxSet:
+        """The boxes that an ensemble's box source stands for, detected and fused as far as missing."""
+        if source.name == GROUND_TRUTH:
+            return self._ground_truth()
+        if source.num_fused is None:
+            found = self.detections(source.name)
+        else:
+            found = self.fused(source.num_fused)
+        if source.budget is None or source.budget >= len(found.detections):
+            return found
+        from harness.detection.fusion import keep_best
+
+        kept = keep_best(found.detections, source.budget)
+        return BoxSet(in_order(kept), _digest(found.address, source.budget), str(source))
+
+    def detections(self, name: str) -> BoxSet:
+        """One detector's boxes."""
+        card = self.work.model_card("detector", name)
+        recipe = Recipe("detect", DETECT_VERSION, {}, {"data": self.data_address}, {card.name: card.identity})
+
+        def make(draft: Draft) -> dict[str, Any]:
+            return detect_in_shards(draft, card.folder, self.split, self.image_ids, self.report(f"detect {name}"))
+
+        with self.stopwatch.stage(f"detect {name}", "photos") as clock:
+            artifact, made = self.store.get(recipe, make)
+            _note(clock, [artifact], made, len(self.image_ids))
+        return BoxSet(artifact.detections(), artifact.address, name)
+
+    def fused(self, count: int, settings: FusionSettings | None = None) -> BoxSet:
+        """The weighted boxes fusion of the first ``count`` detectors.
+
+        Args:
+            count: the n of ``WBF_n``.
+            settings: how; None for what was fitted in this working folder, or the defaults.
+        """
+        from harness.detection.fusion import fuse
+
+        parts = [self.detections(name) for name in PAPER_DETECTORS[:count]]
+        chosen = settings or fusion_settings(self.work, count)
+        recipe = Recipe(
+            "fuse",
+            FUSE_VERSION,
+            {"settings": chosen.model_dump(mode="json")},
+            {f"detector {index}": part.address for index, part in enumerate(parts)} | {"data": self.data_address},
+        )
+
+        def make(draft: Draft) -> dict[str, Any]:
+            fused = in_order(fuse([part.detections for part in parts], self.photo_sizes(), chosen))
+            draft.write("boxes.parquet", partial(write_detections, detections=fused))
+            return {"boxes": len(fused)}
+
+        with self.stopwatch.stage(f"fuse WBF_{count}", "photos") as clock:
+            artifact, made = self.store.get(recipe, make)
+            _note(clock, [artifact], made, len(self.image_ids))
+        return BoxSet(artifact.detections(), artifact.address, f"WBF_{count}")
+
+    def photo_sizes(self) -> dict[int, tuple[int, int]]:
+        """(width, height) in pixels of every photo, by image id."""
+        from harness.data.photos import photo_size
+
+        return {int(image_id): photo_size(self.split.photo_path(int(image_id))) for image_id in self.image_ids}
+
+    def _ground_truth(self) -> BoxSet:
+        if self.split.items is None:
+            raise InputError(f"{self.split.root / self.split.name}: has no annotations, so there are no GT boxes")
+        rows = np.isin(self.split.items.image_ids, self.image_ids)
+        boxes = in_order(self.split.items.as_detections().take(rows))
+        return BoxSet(boxes, _digest(GROUND_TRUTH, self.data_address), GROUND_TRUTH)
+
+    @property
+    def data_address(self) -> str:
+        """SHA-256 of the photos that the stages work on: the split's fingerprint and the image ids."""
+        return _digest(self.split.fingerprint, hashlib.sha256(self.image_ids.tobytes()).hexdigest())
+
+    # --- embeddings ----------------------------------------------------------------------------
+
+    def embeddings(self, names: Sequence[str], boxes: BoxSet) -> tuple[dict[str, Embeddings], dict[str, str]]:
+        """The features of every named model on a box set, and their addresses; missing ones in one pass."""
+        cards = {name: self.retriever_card(name) for name in names}
+        recipes = {name: self.embed_recipe(card, boxes) for name, card in cards.items()}
+
+        def make(drafts: Mapping[str, Draft]) -> dict[str, dict[str, Any]]:
+            folders = {name: None if name == HISTOGRAM else cards[name].folder for name in drafts}
+            report = self.report(f"embed {','.join(drafts)}")
+            return embed_in_shards(drafts, folders, self.split, boxes.detections, report)
+
+        with self.stopwatch.stage(f"embed {','.join(names)}", "crops") as clock:
+            artifacts, made = self.store.get_many(recipes, make)
+            _note(clock, list(artifacts.values()), bool(made), len(boxes.detections) * len(names))
+        embedded = {name: Embeddings(name, artifacts[name].array("vectors.npy")) for name in names}
+        for name, features in embedded.items():
+            if len(features) != len(boxes.detections):
+                where = artifacts[name].folder / "vectors.npy"
+                raise InputError(f"{where}: has {len(features)} rows, the box set {len(boxes.detections)}")
+        return embedded, {name: artifact.address for name, artifact in artifacts.items()}
+
+    def embed_recipe(self, card: ModelCard, boxes: BoxSet) -> Recipe:
+        """What decides a model's features of a box set."""
+        inputs = {"boxes": boxes.address, "data": self.data_address}
+        return Recipe("embed", EMBED_VERSION, {}, inputs, {card.name: card.identity})
+
+    def retriever_card(self, name: str) -> ModelCard:
+        """The card of a retrieval model; the colour histogram needs no training and is always there."""
+        if name == HISTOGRAM:
+            return ModelCard(HISTOGRAM, self.work.root, f"{HISTOGRAM}-{HISTOGRAM_VERSION}", "", (), 0.0)
+        return self.work.model_card("retriever", name)
+
+    def parse(self, spec: str) -> Ensemble:
+        """A spec that may name the paper's models, the histogram, and whatever is trained in the working folder."""
+        known = dict.fromkeys((*PAPER_MODELS, *self.work.trained("retriever"), HISTOGRAM))
+        return parse(spec, models=tuple(known))
+
+    # --- search, challenge JSON, score ---------------------------------------------------------
+
+    def rank(self, ensemble: Ensemble, boxes: BoxSet) -> tuple[Ranking, dict[str, str]]:
+        """The 20 most similar shop boxes of every consumer box, and the addresses of what led there."""
+        names = [member.model for member in ensemble.members]
+        features, addresses = self.embeddings(names, boxes)
+        weights = [member.weight for member in ensemble.members]
+        recipe = Recipe(
+            "search",
+            SEARCH_VERSION,
+            {"weights": weights, "top_k": GALLERY_LENGTH},
+            {"boxes": boxes.address, "data": self.data_address}
+            | {f"model {index}": addresses[name] for index, name in enumerate(names)},
+        )
+        is_query = self.split.photos.consumer_mask(boxes.detections.image_ids)
+        query_rows, gallery_rows = np.flatnonzero(is_query), np.flatnonzero(~is_query)
+
+        def make(draft: Draft) -> dict[str, Any]:
+            from harness.ranking.search import nearest
+
+            ids, similarities = nearest(
+                [_rows(features[name].vectors_ND, query_rows) for name in names],
+                [_rows(features[name].vectors_ND, gallery_rows) for name in names],
+                GALLERY_LENGTH,
+                weights,
+            )
+            draft.write("gallery_rows.npy", partial(write_array, rows=gallery_rows[ids]))
+            draft.write("similarities.npy", partial(write_array, rows=similarities))
+            return {"queries": len(query_rows), "gallery": len(gallery_rows)}
+
+        with self.stopwatch.stage("search", "queries") as clock:
+            artifact, made = self.store.get(recipe, make)
+            _note(clock, [artifact], made, len(query_rows))
+        ranking = Ranking(query_rows, artifact.array("gallery_rows.npy"), artifact.array("similarities.npy"))
+        return ranking, addresses | {"search": artifact.address}
+
+    def submission(self, boxes: BoxSet, ranking: Ranking, search_address: str) -> tuple[Path, str]:
+        """The challenge JSON of a ranking, in the store, and its address."""
+        from submissions.writer import rows_from_ranking, write_submission
+
+        recipe = Recipe("submission", SUBMISSION_VERSION, {}, {"search": search_address, "boxes": boxes.address})
+
+        def make(draft: Draft) -> dict[str, Any]:
+            def write(path: Path) -> None:
+                write_submission(path, rows_from_ranking(boxes.detections, ranking))
+
+            draft.write("results.json", write)
+            return {"rows": len(ranking.query_rows)}
+
+        with self.stopwatch.stage("write JSON", "rows") as clock:
+            artifact, made = self.store.get(recipe, make)
+            _note(clock, [artifact], made, len(ranking.query_rows))
+        return artifact.path("results.json"), artifact.address
+
+    def truth(self) -> tuple[Path, Path]:
+        """The split's ground truth as the challenge's query and gallery files."""
+        from harness.data.exports import gallery_records, query_records
+
+        def make(draft: Draft) -> dict[str, Any]:
+            queries, gallery = query_records(self.split), gallery_records(self.split)
+            draft.write("query.json", partial(write_json, value=queries))
+            draft.write("gallery.json", partial(write_json, value=gallery))
+            return {"queries": len(queries), "gallery": len(gallery)}
+
+        artifact, _ = self.store.get(Recipe("truth", TRUTH_VERSION, {}, {"data": self.data_address}), make)
+        return artifact.path("query.json"), artifact.path("gallery.json")
+
+    def members(self, ensemble: Ensemble) -> list[ModelCard]:
+        """The cards of all models that an ensemble needs, detectors first.
+
+        Raises:
+            InputError: models are missing (all of them are named), or the ensemble has a step that cannot be run.
+        """
+        if ensemble.steps:
+            raise InputError(
+                f"'{ensemble}': the step '{ensemble.steps[0]}' is understood, but post-processing "
+                "cannot be run yet; leave it out"
+            )
+        wanted: dict[ModelKind, list[str]] = {
+            "detector": list(detectors_of(ensemble.boxes)),
+            "retriever": [member.model for member in ensemble.members if member.model != HISTOGRAM],
+        }
+        for kind, names in wanted.items():
+            missing = [name for name in names if name not in self.work.trained(kind)]
+            if missing:
+                have = ", ".join(self.work.trained(kind)) or "none"
+                raise InputError(
+                    f"{self.work.root}: {', '.join(missing)} not trained here ({kind}s trained: {have}); "
+                    f"train with: run.py train {kind} {missing[0]} --data DIR --work {self.work.root}"
+                )
+        cards = [self.work.model_card("detector", name) for name in wanted["detector"]]
+        return cards + [self.retriever_card(member.model) for member in ensemble.members]
+
+    def run(self, ensemble: Ensemble | str) -> Scored:
+        """All stages of an ensemble; scored where the truth of the split is known."""
+        if isinstance(ensemble, str):
+            ensemble = self.parse(ensemble)
+        members = self.members(ensemble)  # before anything runs for hours: is every model there?
+        before = len(self.stopwatch.stages)
+        boxes = self.boxes(ensemble.boxes)
+        ranking, addresses = self.rank(ensemble, boxes)
+        submission, address = self.submission(boxes, ranking, addresses["search"])
+        score = None
+        if self.split.items is not None:
+            from harness.scoring.official import evaluate_files
+
+            with self.stopwatch.stage("score", "queries") as clock:
+                score = evaluate_files(submission, *self.truth())
+                clock.count = score.num_queries
+        return Scored(
+            ensemble,
+            boxes,
+            ranking,
+            submission,
+            score,
+            addresses | {"boxes": boxes.address, "submission": address},
+            members,
+            tuple(self.stopwatch.stages[before:]),
+        )
+
+
+def fusion_settings(work: Workplace, count: int) -> FusionSettings:
+    """The settings of ``WBF_<count>``: what was fitted in this working folder, or the defaults.
+
+    Raises:
+        InputError: the file of fitted settings is damaged.
+    """
+    from harness.detection.fusion import FusionSettings
+
+    entry = fitted_fusion(work, count)
+    try:
+        return FusionSettings(**entry["settings"]) if entry else FusionSettings()
+    except (TypeError, KeyError, ValueError) as error:
+        raise _damaged_fusion(work, error) from error
+
+
+def fitted_fusion(work: Workplace, count: int) -> dict[str, Any] | None:
+    """What ``run.py tune fusion`` kept of ``WBF_<count>``: settings, AP50, and what they were fitted on; None without.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        entry = json.loads(work.fusion.read_bytes()).get(f"WBF_{count}")
+    except FileNotFoundError:
+        return None
+    except (ValueError, AttributeError) as error:
+        raise _damaged_fusion(work, error) from error
+    if entry is not None and not isinstance(entry, dict):
+        raise _damaged_fusion(work, f"WBF_{count} is no object")
+    return entry
+
+
+def _damaged_fusion(work: Workplace, why: object) -> InputError:
+    return InputError(f"{work.fusion}: is damaged ({why}); remove it, or fit again: run.py tune fusion")
+
+
+def detectors_of(source: BoxSource) -> Sequence[str]:
+    """The detectors whose boxes a box source takes; none for the ground truth."""
+    if source.name == GROUND_TRUTH:
+        return ()
+    return (source.name,) if source.num_fused is None else PAPER_DETECTORS[: source.num_fused]
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def _note(clock: StageTime, artifacts: Sequence[Artifact], made: bool, count: int) -> None:
+    clock.count, clock.from_store = count, not made
+    clock.cost_seconds = sum(float(artifact.manifest["seconds"]) for artifact in artifacts)
+
+
+def _rows(array: NDArray[Any], rows: Ints) -> NDArray[Any]:
+    """Rows of a memory map, without a copy where they follow one another (as consumer photos do in DeepFashion2)."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return array[rows[0] : rows[-1] + 1]
+    return array[rows]
