@@ -1,0 +1,290 @@
+"""The whole job at the smallest size, through the command line: every stage, the store, and what wrong input says."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from harness.types import InputError
+from run import app
+
+
+def call(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
+    return result
+
+
+def ok(*arguments: object) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def refused(*arguments: object) -> str:
+    """The message of a command that must be refused; ``main`` prints it alone and exits with 1."""
+    result = call(*arguments)
+    assert isinstance(result.exception, InputError), (result.exit_code, result.output, result.exception)
+    return str(result.exception)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rendered") / "data"
+    ok("data", "render", folder, "--train", 80, "--validation", 40, "--test", 16, "--workers", 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two detectors and two retrieval models, hardly trained."""
+    folder = tmp_path_factory.mktemp("work")
+    for name in ("ATSS", "CascadeMaskRCNN"):
+        ok("train", "detector", name, "--data", data, "--work", folder, "--scale", "tiny", "--steps", 3, "--hold-out")
+    for name in ("m0", "m9"):
+        ok("train", "retriever", name, "--data", data, "--work", folder, "--scale", "tiny", "--steps", 3,
+           "--hold-out", "--deepfashion2-only")  # fmt: skip
+    ok("tune", "fusion", "--data", data, "--work", folder, "--trials", 2, "--max-per-image", 4)
+    return folder
+
+
+@pytest.fixture
+def scratch(work: Path, tmp_path: Path) -> Path:
+    """A copy of the working folder that a test may damage."""
+    return Path(shutil.copytree(work, tmp_path / "work"))
+
+
+def score(spec: str, data: Path, work: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ok("score", spec, "--data", data, "--work", work, "--json"))
+    return found
+
+
+def test_a_spec_is_scored_and_the_store_answers_the_second_time(data: Path, work: Path, monkeypatch) -> None:
+    first = score("m0,m9 with WBF_2", data, work)
+    assert first["rendered"] is True
+    assert first["protocol"] == "official"
+    monkeypatch.setattr("harness.detection.inference.Detector.load", forbidden)
+    monkeypatch.setattr("harness.retrieval.embedding.Retriever.load", forbidden)
+    again = score("m0,m9 with WBF_2", data, work)
+    assert again["acc"] == first["acc"]
+    assert again["row"] == first["row"]
+    # A new ensemble of models that are embedded already runs no model.
+    assert score("m9*0.5,m0 with WBF_2", data, work)["row"] != first["row"]
+    assert score("m9 with WBF_2", data, work)["num_queries"] == first["num_queries"]
+
+
+def forbidden(*_: object, **__: object) -> None:
+    raise AssertionError("a model was loaded")
+
+
+def test_the_score_is_that_of_the_json_judged_from_its_files(data: Path, work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    ok("submit", "m0 with WBF_2", "--data", data, "--work", work, "--split", "validation", "--out", out)
+    ok("data", "export", data, "--out", tmp_path, "--split", "validation")
+    evaluated = json.loads(
+        ok(
+            "evaluate",
+            out,
+            "--query",
+            tmp_path / "val_query.json",
+            "--gallery",
+            tmp_path / "val_gallery.json",
+            "--json",
+        )
+    )
+    assert evaluated["acc"] == score("m0 with WBF_2", data, work)["acc"]
+    checked = json.loads(ok("check", out, "--data", data, "--split", "validation", "--json"))
+    assert checked["ok"] is True
+
+
+def test_the_test_split_is_answered_without_annotations(data: Path, work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "test.json"
+    ok("submit", "m0 with WBF_2", "--data", data, "--work", work, "--split", "test", "--out", out)
+    rows = json.loads(out.read_text())
+    assert {len(row["gallery_image_id"]) for row in rows} == {20}
+    assert json.loads(ok("check", out, "--data", data, "--split", "test", "--json"))["ok"] is True
+    assert "has no annotations" in refused("score", "m0 with WBF_2", "--data", data, "--work", work, "--split", "test")
+
+
+def test_a_budget_keeps_the_best_boxes(data: Path, work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "few.json"
+    ok("submit", "m0 + WBF_2@30", "--data", data, "--work", work, "--split", "validation", "--out", out)
+    assert len(json.loads(out.read_text())) < 30
+
+
+def test_ground_truth_boxes_and_the_histogram(data: Path, work: Path) -> None:
+    assert 0 <= score("histogram + GT", data, work)["acc"]["10"] <= 1
+    assert score("m0 + GT", data, work)["spec"] == "m0 + GT"
+
+
+def test_the_leaderboard_tells_it_all(data: Path, work: Path, tmp_path: Path) -> None:
+    first, second = (score(f"{name} with WBF_2", data, work)["row"] for name in ("m0", "m9"))
+    assert "RENDERED data, not DeepFashion2" in ok("leaderboard", "show", "--work", work)
+    compared = json.loads(ok("leaderboard", "compare", first, second, "--work", work, "--json"))
+    assert compared["num_queries"] > 0
+    page = tmp_path / "board.html"
+    ok("leaderboard", "html", "--work", work, "--out", page)
+    assert "RENDERED" in page.read_text()
+    tables = ok("tables", "--data", data, "--work", work)
+    assert "Table 6" in tables
+    assert "RENDERED" in tables
+
+
+def test_a_model_trained_on_the_scored_split_is_marked(data: Path, work: Path, scratch: Path) -> None:
+    ok("train", "retriever", "m7", "--data", data, "--work", scratch, "--scale", "tiny", "--steps", 2,
+       "--split", "train", "--split", "validation", "--deepfashion2-only")  # fmt: skip
+    assert score("m7 + GT", data, scratch)["contamination"] == "trained on validation: m7"
+    assert score("m0 + GT", data, scratch)["contamination"] is None
+
+
+def test_fusion_is_not_fitted_on_photos_that_a_detector_has_seen(data: Path, scratch: Path) -> None:
+    ok("train", "detector", "ATSS", "--data", data, "--work", scratch, "--scale", "tiny", "--steps", 1, "--force")
+    message = refused("tune", "fusion", "--data", data, "--work", scratch, "--trials", 1)
+    assert "ATSS may have been trained on the photos" in message
+    assert "--hold-out" in message
+
+
+def damage_store(pattern: str, change: Callable[[Path], object]) -> Callable[[Path], Path]:
+    def apply(work: Path) -> Path:
+        path = next(work.glob(pattern))
+        change(path)
+        return path
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_store("store/detect/*/boxes.parquet", lambda path: path.write_bytes(b"damaged")),
+        damage_store("store/embed/*/vectors.npy", lambda path: path.write_bytes(path.read_bytes()[:-2])),
+        damage_store("store/search/*/similarities.npy", lambda path: path.unlink()),
+        damage_store("store/search/*/manifest.json", lambda path: path.write_text("{")),
+    ],
+    ids=["boxes", "embeddings", "search", "manifest"],
+)
+def test_a_damaged_artifact_is_named_with_its_remedy(damage, data: Path, work: Path, scratch: Path) -> None:
+    shutil.rmtree(scratch / "store")
+    score("m0 with WBF_2", data, scratch)
+    path = damage(scratch)
+    if "detect" in str(path):  # also the boxes of the held-out photos lie there; damage whatever is read
+        for other in scratch.glob("store/detect/*/boxes.parquet"):
+            other.write_bytes(b"damaged")
+            path = other if "ATSS" in (other.parent / "manifest.json").read_text() else path
+    message = refused("score", "m0 with WBF_2", "--data", data, "--work", scratch)
+    assert str(path.parent) in message
+    assert "run again, it will be made anew" in message
+    for folder in {other.parent for other in scratch.glob("store/detect/*/boxes.parquet")} | {path.parent}:
+        shutil.rmtree(folder)
+    assert score("m0 with WBF_2", data, scratch)["acc"] == score("m0 with WBF_2", data, work)["acc"]
+
+
+def test_an_unknown_model_is_answered_with_what_there_is(data: Path, work: Path) -> None:
+    assert "unknown model 'm99'; there are m0, m1" in refused("score", "m99", "--data", data, "--work", work)
+    assert "m4 not trained here (retrievers trained: m0, m9)" in refused(
+        "score", "m4 + GT", "--data", data, "--work", work
+    )
+    assert "there are ATSS" in refused("train", "detector", "YOLO", "--data", data, "--work", work)
+    assert "there are m0" in refused("train", "retriever", "m99", "--data", data, "--work", work)
+
+
+def test_a_step_that_cannot_be_run_is_refused(data: Path, work: Path) -> None:
+    assert "'rerank(k1=20,k2=6,lambda=0.3)' is understood" in refused(
+        "score", "m0 + GT | rerank", "--data", data, "--work", work
+    )
+
+
+def test_a_missing_folder_is_named(tmp_path: Path, work: Path) -> None:
+    assert str(tmp_path / "nowhere") in refused("score", "m0", "--data", tmp_path / "nowhere", "--work", work)
+
+
+def test_an_annotation_without_a_field_is_named(data: Path, work: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(data, tmp_path / "data"))
+    path = broken / "validation" / "annos" / "000003.json"
+    annotation = json.loads(path.read_text())
+    del annotation["item1"]["bounding_box"]
+    path.write_text(json.dumps(annotation))
+    message = refused("score", "m0 + GT", "--data", broken, "--work", work)
+    assert str(path) in message
+    assert "bounding_box" in message
+
+
+def test_a_truncated_photo_is_named_and_nothing_is_half_written(data: Path, scratch: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(data, tmp_path / "data"))
+    path = broken / "validation" / "image" / "000005.jpg"
+    path.write_bytes(path.read_bytes()[:-400])
+    shutil.rmtree(scratch / "store")
+    message = refused("score", "m0 with WBF_2", "--data", broken, "--work", scratch)
+    assert str(path) in message
+    assert not list((scratch / "store").rglob("manifest.json"))
+    assert not list((scratch / "store").rglob("*.part"))
+
+
+def test_several_missing_models_are_named_at_once(data: Path, work: Path) -> None:
+    assert "m4, m5 not trained here" in refused("score", "m0,m4-5 + GT", "--data", data, "--work", work)
+
+
+def test_an_unknown_name_of_an_ensemble_is_answered_with_the_names(data: Path, work: Path) -> None:
+    assert "m1-16-wbf5" in refused("score", "m1-16-wbf9", "--data", data, "--work", work)
+
+
+def test_a_split_taken_out_of_a_rendered_set_stays_rendered(data: Path, work: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "validation", tmp_path / "alone" / "validation")
+    assert score("m0 + GT", tmp_path / "alone", work)["rendered"] is True
+
+
+def test_fusion_fitted_on_the_scored_split_is_marked(data: Path, scratch: Path) -> None:
+    assert score("m0 with WBF_2", data, scratch)["contamination"] is None
+    ok("tune", "fusion", "--data", data, "--work", scratch, "--split", "validation", "--trials", 1)
+    assert score("m0 with WBF_2", data, scratch)["contamination"] == "fusion fitted on validation"
+    assert score("m0 + GT", data, scratch)["contamination"] is None
+
+
+def test_the_tables_show_what_the_models_of_today_reach(data: Path, scratch: Path) -> None:
+    def acc10_of_m0() -> object:
+        table = json.loads(ok("tables", "--data", data, "--work", scratch, "--json"))["tables"][1]
+        assert table["number"] == 3
+        return next(row for row in table["rows"] if row[0] == "m0")[-1]
+
+    shutil.rmtree(scratch / "store")
+    (scratch / "leaderboard.sqlite").unlink(missing_ok=True)
+    before = score("m0 + GT", data, scratch)["acc"]["10"]
+    assert acc10_of_m0() == before
+    ok("train", "retriever", "m0", "--data", data, "--work", scratch, "--scale", "tiny", "--steps", 9, "--seed", 5,
+       "--deepfashion2-only", "--force")  # fmt: skip
+    assert acc10_of_m0() is None
+    after = score("m0 + GT", data, scratch)["acc"]["10"]
+    assert acc10_of_m0() == after
+
+
+@pytest.mark.parametrize("command", ["submit", "html"])
+def test_what_is_no_file_is_not_replaced(command: str, data: Path, work: Path, tmp_path: Path) -> None:
+    arguments = {
+        "submit": ("submit", "m0 + GT", "--data", data, "--work", work, "--split", "validation", "--out"),
+        "html": ("leaderboard", "html", "--work", work, "--out"),
+    }[command]
+    assert "no regular file" in refused(*arguments, tmp_path)
+    (tmp_path / "file").write_text("kept")
+    assert "is not a folder" in refused(*arguments, tmp_path / "file" / "out")
+    assert (tmp_path / "file").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_working_folder_that_is_a_file_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    assert "is not a folder" in refused("score", "m0 + GT", "--data", data, "--work", tmp_path / "file")
+
+
+def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> None:
+    import torch
+
+    weights = tmp_path / "weights.pth"
+    arguments = ("train", "retriever", "m0", "--data", data, "--work", tmp_path / "work", "--scale", "tiny",
+                 "--deepfashion2-only", "--init-from", weights)  # fmt: skip
+    torch.save({"conv1.0.weight": torch.zeros(3)}, weights)
+    assert "not the weights of this backbone" in refused(*arguments)
+    torch.save([1, 2], weights)
+    assert "expected a state dict of tensors, got a list" in refused(*arguments)
