@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.artifacts import Draft, Recipe
 from harness.fitting import step_seed
-from harness.pipeline import BoxSet, Pipeline, Scored, detectors_of, fitted_fusion
+from harness.pipeline import BoxSet, Pipeline, Scored, detectors_of
 from harness.spec import PAPER_DETECTORS, BoxSource, Ensemble, parse
 from harness.types import BoxAP, InputError, Ints, Split
 
@@ -98,7 +98,7 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
         f"trained on {split.name}: {card.name}" for card in scored.members if card.saw(split.name, split.fingerprint)
     ]
     count = scored.ensemble.boxes.num_fused
-    fitted = fitted_fusion(pipeline.work, count) if count is not None else None
+    fitted = pipeline.work.fitted_fusion(count) if count is not None else None
     if fitted is not None and fitted.get("fitted_on", {}).get("fingerprint") == split.fingerprint:
         reasons.append(f"fusion fitted on {split.name}")
     seconds = {

@@ -7,7 +7,6 @@ its recipe; raise the stage's version here whenever its arithmetic changes.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -351,32 +350,11 @@ def fusion_settings(work: Workplace, count: int) -> FusionSettings:
     """
     from harness.detection.fusion import FusionSettings
 
-    entry = fitted_fusion(work, count)
+    entry = work.fitted_fusion(count)
     try:
-        return FusionSettings(**entry["settings"]) if entry else FusionSettings()
+        return FusionSettings() if entry is None else FusionSettings(**entry["settings"])
     except (TypeError, KeyError, ValueError) as error:
-        raise _damaged_fusion(work, error) from error
-
-
-def fitted_fusion(work: Workplace, count: int) -> dict[str, Any] | None:
-    """What ``run.py tune fusion`` kept of ``WBF_<count>``: settings, AP50, and what they were fitted on; None without.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        entry = json.loads(work.fusion.read_bytes()).get(f"WBF_{count}")
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError) as error:
-        raise _damaged_fusion(work, error) from error
-    if entry is not None and not isinstance(entry, dict):
-        raise _damaged_fusion(work, f"WBF_{count} is no object")
-    return entry
-
-
-def _damaged_fusion(work: Workplace, why: object) -> InputError:
-    return InputError(f"{work.fusion}: is damaged ({why}); remove it, or fit again: run.py tune fusion")
+        raise work.damaged_fusion(error) from error
 
 
 def detectors_of(source: BoxSource) -> Sequence[str]:

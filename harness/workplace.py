@@ -89,6 +89,26 @@ class Workplace:
         """The fusion settings that were fitted on training photos, one entry a ``WBF_n``."""
         return self.root / "fusion.json"
 
+    def fitted_fusion(self, count: int) -> dict[str, Any] | None:
+        """What was kept of ``WBF_<count>``: settings, AP50, and what they were fitted on; None without.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            entry = json.loads(self.fusion.read_bytes()).get(f"WBF_{count}")
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError) as error:
+            raise self.damaged_fusion(error) from error
+        if entry is not None and not isinstance(entry, dict):
+            raise self.damaged_fusion(f"WBF_{count} is no object")
+        return entry
+
+    def damaged_fusion(self, why: object) -> InputError:
+        """The error that names the file of fitted fusion settings and the remedy."""
+        return InputError(f"{self.fusion}: is damaged ({why}); remove it, or fit again: run.py tune fusion")
+
     def model_folder(self, kind: ModelKind, name: str) -> Path:
         """Where a model of this name is trained and kept."""
         return self.root / "models" / f"{kind}s" / name

@@ -288,3 +288,11 @@ def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> N
     assert "not the weights of this backbone" in refused(*arguments)
     torch.save([1, 2], weights)
     assert "expected a state dict of tensors, got a list" in refused(*arguments)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"WBF_2": 3}', '{"WBF_2": {}}', '{"WBF_2": {"settings": {"iou": 2}}}'])
+def test_a_damaged_file_of_fusion_settings_is_named(text: str, data: Path, scratch: Path) -> None:
+    (scratch / "fusion.json").write_text(text)
+    message = refused("score", "m0 with WBF_2", "--data", data, "--work", scratch)
+    assert f"{scratch / 'fusion.json'}: is damaged" in message
+    assert "run.py tune fusion" in message
