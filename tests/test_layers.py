@@ -21,7 +21,7 @@ DOORS = {
     "pycocotools": {"harness/scoring"},
     "faster_coco_eval": {"harness/scoring"},
     "sqlalchemy": {"leaderboard"},
-    "typer": {"run.py"},
+    "typer": {"run.py", "harness/commands"},
 }
 
 

@@ -1,0 +1,159 @@
+"""`models`, `train`, `tune`: the recipes, and what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from harness.commands.options import (
+    WORK,
+    Data,
+    Json,
+    Name,
+    Seed,
+    SplitOption,
+    Work,
+    emit,
+    one_of,
+    plain,
+    read_photos,
+    show,
+    split_name,
+    workplace,
+)
+
+app = typer.Typer()
+train_app = typer.Typer(help="Train a detector or a retrieval model.", no_args_is_help=True)
+tune_app = typer.Typer(help="Fit settings on training photos.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(tune_app, name="tune")
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """Every detector and retrieval recipe, resolved, with its published figure."""
+    from harness import catalogue
+
+    emit(catalogue.as_json()) if as_json else show(*catalogue.tables())
+
+
+Scale = Annotated[
+    Literal["full", "tiny"], typer.Option("--scale", help="full (the paper's) or tiny (rendered data on a CPU).")
+]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps instead of the recipe's.")]
+Devices = Annotated[int, typer.Option("--devices", min=0, help="GPUs a node; 0 takes all.")]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a model of other settings.")]
+HoldOut = Annotated[
+    bool, typer.Option("--hold-out", help="Leave out the tenth of the pairs on which `tune fusion` fits.")
+]
+Init = Annotated[Path | None, typer.Option("--init-from", help="Weights to start from.")]
+
+
+@train_app.command("detector")
+def train_detector(
+    name: Name,
+    data: Data,
+    work: Work = WORK,
+    scale: Scale = "full",
+    split: SplitOption = "train",
+    seed: Seed = 0,
+    steps: Steps = None,
+    devices: Devices = 0,
+    nodes: Nodes = 1,
+    init_from: Init = None,
+    hold_out: HoldOut = False,
+    force: Force = False,
+) -> None:
+    """Train one of the five detectors; an interrupted training goes on."""
+    from harness.detection.recipes import load_recipes
+    from harness.detection.training import train
+
+    place, photos = workplace(work), read_photos(data, split)
+    card = train(
+        one_of(load_recipes(), name, "detector"),
+        scale,
+        photos,
+        _training_ids(photos, hold_out),
+        place.model_folder("detector", name),
+        seed=seed,
+        num_steps=steps,
+        init_from=init_from,
+        devices=devices,
+        num_nodes=nodes,
+        force=force,
+    )
+    show(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('detector', name)}")
+
+
+@train_app.command("retriever")
+def train_retriever(
+    name: Name,
+    data: Data,
+    work: Work = WORK,
+    scale: Scale = "full",
+    split: Annotated[list[str] | None, typer.Option("--split", help="May be given twice, as m7 wants.")] = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    devices: Devices = 0,
+    nodes: Nodes = 1,
+    init_from: Init = None,
+    deepfashion2_only: Annotated[
+        bool, typer.Option("--deepfashion2-only", help="Train without the recipe's other sources.")
+    ] = False,
+    hold_out: HoldOut = False,
+    force: Force = False,
+) -> None:
+    """Train a retrieval model, m0 to m17; an interrupted training goes on."""
+    from harness.retrieval.recipes import load_recipes
+    from harness.retrieval.training import train
+
+    place, parts = workplace(work), [read_photos(data, split_name(one)) for one in split or ["train"]]
+    card = train(
+        name,
+        one_of(load_recipes(), name, "retrieval model"),
+        scale,
+        parts[0],
+        _training_ids(parts[0], hold_out),
+        place.model_folder("retriever", name),
+        seed=seed,
+        also=[(part, part.photos.image_ids) for part in parts[1:]],
+        num_steps=steps,
+        backbone_weights=init_from,
+        devices=devices,
+        num_nodes=nodes,
+        deepfashion2_only=deepfashion2_only,
+        force=force,
+    )
+    show(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('retriever', name)}")
+
+
+@tune_app.command("fusion")
+def tune_fusion(
+    data: Data,
+    work: Work = WORK,
+    split: SplitOption = "train",
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try for each WBF_n.")] = 30,
+    max_per_image: Annotated[int | None, typer.Option(min=1, help="Most fused boxes a photo.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Fit the settings of every WBF_n on the pairs of a training split that the detectors were not trained on."""
+    from harness.jobs import fit_fusion, held_out_pairs
+    from harness.pipeline import Pipeline
+    from harness.progress import bars
+
+    photos = read_photos(data, split)
+    with bars() as report:
+        held = Pipeline(workplace(work), photos, image_ids=held_out_pairs(photos)[1], report=report)
+        fitted = fit_fusion(held, num_trials=trials, seed=seed, max_per_image=max_per_image)
+    what = f"{'RENDERED, ' if photos.rendered else ''}{fitted['WBF_1']['num_photos']} held-out photos of {split}"
+    show(f"fitted on {what}; kept in {workplace(work).fusion}")
+    show(*(f"{name}: AP50 {entry['ap50']:.3f} with {plain(entry['settings'])}" for name, entry in fitted.items()))
+
+
+def _training_ids(photos: Any, hold_out: bool) -> Any:
+    from harness.jobs import held_out_pairs
+
+    return held_out_pairs(photos)[0] if hold_out else photos.photos.image_ids

@@ -1,0 +1,127 @@
+"""What the commands share: options, the two ways to print, and how an argument becomes an object."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from harness.types import SPLITS, InputError, SplitName
+
+Work = Annotated[Path, typer.Option("--work", help="Working folder: models, store, leaderboard.")]
+Data = Annotated[Path, typer.Option("--data", help="A DeepFashion2 folder, real or rendered.")]
+SplitOption = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Which split.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of data, weights, data order and augmentation.")]
+Name = Annotated[str, typer.Argument(help="Which; run.py models lists them.")]
+Spec = Annotated[
+    str, typer.Argument(help="An ensemble: 'm1-16 with WBF_5', 'm4 + GT', or a name from submissions/ensembles.")
+]
+
+WORK = Path("work")
+
+MOST_SHOWN = 20
+"""Problems of one severity that are printed; ``--json`` has them all."""
+
+
+def emit(value: dict[str, Any]) -> None:
+    """The one JSON object of ``--json``."""
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def show(*parts: Any) -> None:
+    """Tables and text on standard output."""
+    from rich.console import Console
+
+    console = Console()
+    for part in parts:
+        if isinstance(part, str):  # whole lines for whoever pipes them, and square brackets as they are
+            console.print(part, markup=False, highlight=False, soft_wrap=True)
+        else:
+            console.print(part)
+
+
+def workplace(work: Path) -> Any:
+    """The working folder."""
+    from harness.workplace import Workplace
+
+    return Workplace(writable_folder(work))
+
+
+def writable_folder(path: Path) -> Path:
+    """A folder that can be written into; asked before hours of work, not after them."""
+    existing = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not existing.is_dir():
+        raise InputError(f"{path}: {existing} is not a folder; name another")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{path}: {existing} cannot be written to; name another folder")
+    return path
+
+
+def writable_file(path: Path) -> Path:
+    """A file that can be written; whatever else bears the name is left alone."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is there and is no regular file; name another")
+    writable_folder(path.parent)
+    return path
+
+
+def show_problems(problems: list[tuple[str, str, str]]) -> None:
+    """Severity, place and text of each; of many only the first."""
+    for severity in ("error", "warning"):
+        found = [one for one in problems if one[0] == severity]
+        show(*(f"{severity}: {where}: {what}" for _, where, what in found[:MOST_SHOWN]))
+        if len(found) > MOST_SHOWN:
+            show(f"… and {len(found) - MOST_SHOWN:,} more {severity}s (all of them with --json)")
+
+
+def plain(value: Any) -> str:
+    """A value as a person reads it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(one)}" for key, one in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def read_photos(folder: Path, split: SplitName) -> Any:
+    """One split of a data set."""
+    from harness.data.deepfashion2 import read_split
+
+    return read_split(folder, split)
+
+
+def split_name(text: str) -> SplitName:
+    """A split by its name, for an option that may be given twice."""
+    for name in SPLITS:
+        if name == text:
+            return name
+    raise typer.BadParameter(f"{text!r} is not one of {', '.join(SPLITS)}", param_hint="--split")
+
+
+def open_pipeline(work: Path, data: Path, split: SplitName, report: Any) -> Any:
+    """The stages over one split in a working folder."""
+    from harness.pipeline import Pipeline
+
+    return Pipeline(workplace(work), read_photos(data, split), report=report)
+
+
+def spec_of(spec: str) -> str:
+    """The spec of a named ensemble, or the text itself."""
+    from submissions.named import named_ensembles
+
+    named = named_ensembles()
+    if spec in named:
+        return named[spec].spec
+    if "-w" in spec:  # no model or detector has that in its name
+        raise InputError(f"there is no ensemble named '{spec}'; there are {', '.join(named)}")
+    return spec
+
+
+def one_of(recipes: Any, name: str, what: str) -> Any:
+    """A recipe by its name; an unknown name lists those there are."""
+    if name not in recipes:
+        raise InputError(f"unknown {what} '{name}'; there are {', '.join(recipes)}")
+    return recipes[name]

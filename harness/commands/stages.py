@@ -1,0 +1,157 @@
+"""The stages over a split, alone and together: `quickstart`, `detect`, `embed`, `score`, `submit`, `tables`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.commands.options import (
+    WORK,
+    Data,
+    Json,
+    Name,
+    Seed,
+    Spec,
+    SplitOption,
+    Work,
+    emit,
+    open_pipeline,
+    show,
+    spec_of,
+    workplace,
+    writable_file,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def quickstart(
+    work: Work = WORK,
+    seed: Seed = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes side by side.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """The whole job on rendered data, on a CPU: render, train, fuse, embed, search, score, compare."""
+    from harness.progress import bars
+    from harness.quickstart import job, report
+
+    place = workplace(work)
+    with bars() as shown:
+        result = job.quickstart(place, job.QuickstartSettings(seed=seed, num_workers=workers), shown)
+    published = report.publish(place, result)
+    emit(report.as_json(result, published)) if as_json else show(*report.tables(result, published))
+
+
+@app.command()
+def detect(name: Name, data: Data, work: Work = WORK, split: SplitOption = "validation") -> None:
+    """Run one detector, or fuse several (WBF_n), over a split; the boxes go to the store."""
+    from harness.jobs import box_ap_of
+    from harness.pipeline import HISTOGRAM
+    from harness.progress import bars
+    from harness.spec import BoxSource
+
+    with bars() as report:
+        pipeline = open_pipeline(work, data, split, report)
+        name = pipeline.parse(f"{HISTOGRAM} + {name}").boxes.name
+        boxes = pipeline.boxes(BoxSource(name))
+        ap = box_ap_of(pipeline, name)
+    what = f"{'RENDERED ' if pipeline.split.rendered else ''}{split}"
+    show(f"{len(boxes.detections):,} boxes of {name} on {what}, kept in {pipeline.work.root / 'store'}")
+    if ap is not None and ap.ap is not None and ap.ap50 is not None:
+        show(f"AP {ap.ap:.3f}, AP50 {ap.ap50:.3f} on {what}")
+
+
+@app.command()
+def embed(spec: Spec, data: Data, work: Work = WORK, split: SplitOption = "validation") -> None:
+    """Embed the boxes of an ensemble with its models, all missing ones in one pass over the photos."""
+    from harness.progress import bars
+
+    with bars() as report:
+        pipeline = open_pipeline(work, data, split, report)
+        ensemble = pipeline.parse(spec_of(spec))
+        pipeline.members(ensemble)
+        features, addresses = pipeline.embeddings(
+            [member.model for member in ensemble.members], pipeline.boxes(ensemble.boxes)
+        )
+    for name, found in features.items():
+        rows, dimensions = found.vectors_ND.shape
+        folder = workplace(work).root / "store" / "embed" / addresses[name]
+        show(f"{name}: {rows:,} x {dimensions} in {folder}/vectors.npy")
+
+
+@app.command()
+def score(spec: Spec, data: Data, work: Work = WORK, split: SplitOption = "validation", as_json: Json = False) -> None:
+    """Run what is missing, score by the official protocol, add a leaderboard row."""
+    from harness import jobs
+    from harness.progress import bars
+
+    with bars() as report:
+        named = spec_of(spec)
+        _, row = jobs.score(open_pipeline(work, data, split, report), named, None if named == spec else spec)
+    low, high = row.interval(10)
+    accuracies = {str(k): accuracy for k, accuracy in row.score.acc.items()}
+    if as_json:
+        emit(
+            {
+                "row": row.id,
+                "spec": row.spec,
+                "split": row.split,
+                "rendered": row.rendered,
+                "protocol": row.score.protocol,
+                "num_queries": row.score.num_queries,
+                "acc": accuracies,
+                "acc10_interval": [low, high],
+                "contamination": row.contamination,
+                "hedged": row.hedged,
+                "stage_seconds": row.stage_seconds,
+            }
+        )
+        return
+    show(f"{row.spec} on {'RENDERED data, ' if row.rendered else ''}{split}: {row.score.num_queries} queries")
+    show(*(f"Acc@{k:<3} {accuracy:.6f}" for k, accuracy in accuracies.items()))
+    show(f"95 % interval of Acc@10 {low:.4f} to {high:.4f}; row {row.id[:12]} of {workplace(work).board}")
+    if row.contamination:
+        show(f"ranked apart: {row.contamination}")
+    if row.hedged:
+        show("ranked apart: class hedging, many boxes stand under most categories at once; fewer boxes a photo help")
+
+
+@app.command()
+def submit(
+    spec: Spec,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The challenge JSON to write.")],
+    work: Work = WORK,
+    split: SplitOption = "test",
+) -> None:
+    """Write the challenge JSON of an ensemble."""
+    from harness.jobs import hand_in
+    from harness.progress import bars
+
+    with bars() as report:
+        path, num_bytes = hand_in(open_pipeline(work, data, split, report), spec_of(spec), writable_file(out))
+    show(f"wrote {path} ({num_bytes / 1e6:.1f} MB)")
+
+
+@app.command()
+def tables(
+    data: Data,
+    work: Work = WORK,
+    split: SplitOption = "validation",
+    as_json: Json = False,
+) -> None:
+    """The paper's tables beside what was measured here, in Markdown."""
+    from harness.jobs import tables as measured_tables
+    from harness.progress import bars
+
+    with bars() as report:
+        found = measured_tables(open_pipeline(work, data, split, report))
+    if as_json:
+        emit({"tables": [asdict(table) for table in found]})
+    else:
+        sys.stdout.write("\n".join(table.markdown() for table in found))
