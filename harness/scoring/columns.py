@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from harness.scoring.rows import no_garbage_collection
 from harness.types import Floats, InputError, Ints
 
 _NUMBERS = {int, float}
@@ -29,7 +28,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON file") from error
     try:
-        with _no_garbage_collection():
+        with no_garbage_collection():
             rows = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise InputError(_why_not_json(path, content, error)) from error
@@ -205,15 +204,3 @@ def _scalars(value: Any) -> Iterator[str]:
             yield from _scalars(entry)
     elif isinstance(value, float):
         yield json.dumps(value)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Millions of new lists make the collector walk them again and again; none of them is garbage yet."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -1,0 +1,56 @@
+"""The bytes of a file, or of the one file in a zip archive."""
+
+from __future__ import annotations
+
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from harness.types import InputError
+
+DAMAGED = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError)
+"""What reading from `unpacked` may raise: `zipfile` has one for every way in which an archive can be wrong."""
+
+_ZIP = b"PK\x03\x04"
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, through the archive if it is one.
+
+    Args:
+        path: any file; an archive holds one file, whatever its name, beside folders and what macOS adds.
+
+    Yields:
+        Its bytes as a stream, unpacked as they are read.
+
+    Raises:
+        InputError: there is no such file, or the archive is damaged, encrypted, or holds another number of files.
+    """
+    with ExitStack() as stack:
+        try:
+            stream = _open(path, stack)
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file; give the path of a JSON file") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON file") from error
+        except DAMAGED as error:
+            raise InputError(f"{path}: the archive cannot be read: {error}") from error
+        yield stream
+
+
+def _open(path: Path, stack: ExitStack) -> IO[bytes]:
+    file = stack.enter_context(path.open("rb"))
+    is_archive = file.read(len(_ZIP)) == _ZIP
+    file.seek(0)
+    if not is_archive:
+        return file
+    archive = stack.enter_context(zipfile.ZipFile(file))
+    members = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
+    if len(members) != 1:
+        raise InputError(f"{path}: expected an archive of one file, got {len(members)} files")
+    return stack.enter_context(archive.open(members[0]))
