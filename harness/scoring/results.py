@@ -5,6 +5,7 @@ Legend: R result rows, K gallery entries of a row.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,8 @@ from harness.scoring.columns import (
     list_lengths,
     object_rows,
 )
-from harness.scoring.rows import Block, ResultRow, blocks, repeated_field
+from harness.scoring.halves import Columns, read_halves
+from harness.scoring.rows import Block, ResultRow, blocks, repeated_field, stream_blocks
 from harness.types import GALLERY_LENGTH, Detections, Floats, InputError, Ints, Ranking
 
 
@@ -79,14 +81,12 @@ class Results:
         Raises:
             InputError: the first row and field that is not so. The official script crashes there, or scores zero.
         """
-        source = str(path)
-        parts: list[Columns] = []
-        length = None
-        for block in blocks(path, ResultRow):
-            found = None if block.rows is None else _quick_columns(block.rows, length)
-            columns, length = found or _columns(block, length, source)
-            parts.append(columns)
-        return cls(*_joined(parts))
+        halves = read_halves(path, lambda stream: _read(stream_blocks(stream, str(path), ResultRow), str(path)))
+        if halves is not None and halves[0][_LENGTH][0] == halves[1][_LENGTH][0]:
+            columns = _joined([*halves])
+        else:
+            columns = _read(blocks(path, ResultRow), str(path))
+        return cls(*columns[:_LENGTH])
 
     @classmethod
     def from_ranking(cls, ranking: Ranking, boxes: Detections) -> Results:
@@ -111,11 +111,23 @@ class Results:
         )
 
 
-Columns = tuple[Ints, Floats, Floats, Ints, Ints, Floats]
+_LENGTH = 6
+"""The column that holds how many gallery entries the file has in each row."""
 
 
-def _quick_columns(rows: list[ResultRow], length: int | None) -> tuple[Columns, int] | None:
-    """The columns and the list length of rows that are all right; None where one is not."""
+def _read(found: Iterator[Block[ResultRow]], source: str) -> Columns:
+    parts: list[Columns] = []
+    length = None
+    for block in found:
+        quick = None if block.rows is None else _quick_columns(block.rows, length)
+        columns = quick or _columns(block, length, source)
+        length = int(columns[_LENGTH][0])
+        parts.append(columns)
+    return _joined(parts)
+
+
+def _quick_columns(rows: list[ResultRow], length: int | None) -> Columns | None:
+    """The columns of rows that are all right; None where one is not."""
     lengths = {*map(len, (row.gallery_image_id for row in rows)), *map(len, (row.gallery_bbox for row in rows))}
     if len(lengths) > 1 or min(lengths) < GALLERY_LENGTH or length not in (None, *lengths):
         return None
@@ -124,20 +136,20 @@ def _quick_columns(rows: list[ResultRow], length: int | None) -> tuple[Columns, 
     ids = chain.from_iterable([row.gallery_image_id for row in rows])
     boxes = chain.from_iterable(chain.from_iterable([row.gallery_bbox for row in rows]))
     try:
-        columns = (
+        return (
             np.fromiter([row.query_image_id for row in rows], np.int64, num_rows),
             np.array([row.query_bbox for row in rows], np.float64),
             np.fromiter([row.query_score for row in rows], np.float64, num_rows),
             np.fromiter([row.query_cls for row in rows], np.int64, num_rows),
             np.fromiter(ids, np.int64, num_entries).reshape(num_rows, -1)[:, :GALLERY_LENGTH],
             np.fromiter(boxes, np.float64, 4 * num_entries).reshape(num_rows, -1, 4)[:, :GALLERY_LENGTH],
+            np.full(num_rows, length),
         )
     except OverflowError:  # an id of more than 64 bits
         return None
-    return columns, length
 
 
-def _columns(block: Block[ResultRow], length: int | None, source: str) -> tuple[Columns, int]:
+def _columns(block: Block[ResultRow], length: int | None, source: str) -> Columns:
     """The columns of rows that are written in another way, or the first thing that is wrong with them."""
     rows, first = object_rows(block, source), block.first_row
     repeated = repeated_field(block.text, ResultRow)
@@ -161,24 +173,33 @@ def _columns(block: Block[ResultRow], length: int | None, source: str) -> tuple[
                 f"{source}: row {first + row}: {field}: expected {wanted} entries as in gallery_image_id of row 0, "
                 f"got {found[row]}; write as many for every row"
             )
-    columns = (
+    return (
         int_column(rows, "query_image_id", source, first),
         box_column(rows, "query_bbox", source, first),
         float_column(rows, "query_score", source, first),
         int_column(rows, "query_cls", source, first),
         int_lists(rows, "gallery_image_id", source, GALLERY_LENGTH, first),
         box_lists(rows, "gallery_bbox", source, GALLERY_LENGTH, first),
+        lengths,
     )
-    return columns, wanted
 
 
 def _joined(parts: list[Columns]) -> Columns:
     """The blocks' columns end to end; each is freed once copied, so that only one is held twice."""
-    empty = (np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
     if not parts:
-        return (*empty, np.zeros((0, GALLERY_LENGTH), np.int64), np.zeros((0, GALLERY_LENGTH, 4)))
+        parts = [_NO_ROWS]
     columns = [list(column) for column in zip(*parts, strict=True)]
     parts.clear()
     columns.reverse()
-    joined = [np.concatenate(columns.pop()) for _ in range(len(columns))]
-    return joined[0], joined[1], joined[2], joined[3], joined[4], joined[5]
+    return tuple(np.concatenate(columns.pop()) for _ in range(len(columns)))
+
+
+_NO_ROWS: Columns = (
+    np.zeros(0, np.int64),
+    np.zeros((0, 4)),
+    np.zeros(0),
+    np.zeros(0, np.int64),
+    np.zeros((0, GALLERY_LENGTH), np.int64),
+    np.zeros((0, GALLERY_LENGTH, 4)),
+    np.zeros(0, np.int64),
+)

@@ -90,7 +90,12 @@ def blocks(path: Path, row_type: type[RowT]) -> Iterator[Block[RowT]]:
             more than `MAX_DEPTH` deep; there is more than `MAX_BYTES`. What was yielded before is sound.
     """
     with unpacked(path) as stream:
-        yield from _Reader(stream, str(path), row_type).blocks()
+        yield from stream_blocks(stream, str(path), row_type)
+
+
+def stream_blocks(stream: IO[bytes], source: str, row_type: type[RowT]) -> Iterator[Block[RowT]]:
+    """As `blocks`, from a stream that is open; ``source`` names it in messages."""
+    return _Reader(stream, source, row_type).blocks()
 
 
 def objects(block: Block[Any]) -> list[Any]:

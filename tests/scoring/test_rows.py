@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.scoring import rows
 from harness.scoring.results import Results
-from harness.scoring.rows import AnyRow, ResultRow, blocks, objects, repeated_field
+from harness.scoring.rows import AnyRow, ResultRow, blocks, objects, repeated_field, stream_blocks
 from harness.types import InputError
 from tests.scoring.worlds import result
 
@@ -274,7 +274,7 @@ def test_endless_input_ends_in_bounded_memory_and_time(monkeypatch, head, body, 
     started = time.monotonic()
     tracemalloc.start()
     with pytest.raises(InputError, match=message):
-        for _ in rows._Reader(Endless(head, body), "endless", ResultRow).blocks():
+        for _ in stream_blocks(Endless(head, body), "endless", ResultRow):
             pass
     assert tracemalloc.get_traced_memory()[1] < 220 * MIB
     tracemalloc.stop()
