@@ -51,6 +51,7 @@ LIGHT = [
     ["--help"],
     ["evaluate", "results.json", "--query", "query.json", "--gallery", "gallery.json"],
     ["check", "results.json"],
+    ["evaluate-boxes", "found.json", "--truth", "truth.json"],
     ["leaderboard", "show"],
 ]
 
