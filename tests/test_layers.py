@@ -53,6 +53,7 @@ LIGHT = [
     ["check", "results.json"],
     ["evaluate-boxes", "found.json", "--truth", "truth.json"],
     ["leaderboard", "show"],
+    ["leaderboard", "compare", "first.json", "second.json"],
 ]
 
 
