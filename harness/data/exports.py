@@ -193,62 +193,6 @@ def write_coco_results(path: Path, detections: Detections) -> None:
     _replace(path, _result_chunks(detections))
 
 
-def read_coco_results(path: Path) -> Detections:
-    """Detections from a COCO results file, anyone's.
-
-    Args:
-        path: a JSON list of objects with ``image_id``, ``category_id`` 1–13, ``bbox`` [x, y, width, height]
-            in pixels and ``score`` in [0, 1]; other fields are ignored.
-
-    Returns:
-        the boxes in the order of the file.
-
-    Raises:
-        InputError: the file is missing or no such list; the message names the first wrong row.
-    """
-    try:
-        rows = orjson.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a COCO results file") from error
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path}: is not JSON ({error}); NaN and Infinity are not JSON either") from error
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: expected a list of detections, as COCO results are; a ground-truth file is no such")
-    for number, row in enumerate(rows):
-        fault = _result_fault(row)
-        if fault is not None:
-            raise InputError(f"{path}: [{number}]: {fault}; mend the row or remove it")
-    boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return Detections(
-        np.array([row["image_id"] for row in rows], dtype=np.int64),
-        boxes,
-        np.array([row["score"] for row in rows], dtype=np.float64),
-        np.array([row["category_id"] for row in rows], dtype=np.int64),
-    )
-
-
-def _result_fault(row: Any) -> str | None:
-    """What is wrong with a row of a results file, None if nothing is (JSON numbers are finite)."""
-    if not isinstance(row, dict):
-        return "expected an object"
-    for name in _RESULT_FIELDS:
-        if name not in row:
-            return f"has no {name}; expected {', '.join(_RESULT_FIELDS)}"
-    if type(row["image_id"]) is not int or not 0 <= row["image_id"] < 1 << 53:
-        return f"image_id: expected an integer >= 0, got {_json(row['image_id'])}"
-    if type(row["category_id"]) is not int or not 1 <= row["category_id"] <= len(CATEGORIES):
-        return f"category_id: expected an integer from 1 to {len(CATEGORIES)}, got {_json(row['category_id'])}"
-    box, score = row["bbox"], row["score"]
-    if not isinstance(box, list) or len(box) != 4 or any(type(side) not in (int, float) for side in box):
-        return f"bbox: expected [x, y, width, height] in pixels, got {_json(box)}"
-    if box[2] < 0 or box[3] < 0:
-        return f"bbox: expected width and height >= 0, got {_json(box)}"
-    if type(score) not in (int, float) or not 0 <= score <= 1:
-        return f"score: expected a number from 0 to 1, got {_json(score)}"
-    return None
-
-
 def _result_chunks(detections: Detections) -> Iterable[bytes]:
     boxes_xywh = _xywh(detections.boxes_xyxy)
     yield b"["
@@ -297,8 +241,3 @@ def _replace(path: Path, chunks: Iterable[bytes]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _json(value: Any) -> str:
-    text = orjson.dumps(value).decode()
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.data.coco import read_coco_results
 from harness.data.deepfashion2 import read_split
 from harness.data.exports import (
     coco_ground_truth,
     gallery_records,
     query_records,
-    read_coco_results,
     write_coco_results,
     write_exports,
 )
