@@ -68,7 +68,8 @@ class Hearing:
     def has_category(self) -> Bools:
         """(R,) bool, whether a box goes to a query and is of its category."""
         goes = self.query_numbers >= 0
-        return goes & (self.queries.category_ids[np.where(goes, self.item_rows, 0)] == self.results.category_ids)
+        goes[goes] = self.queries.category_ids[self.item_rows[goes]] == self.results.category_ids[goes]
+        return goes
 
     @cached_property
     def hit_ranks(self) -> Ints:

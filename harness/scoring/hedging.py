@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.scoring.overlap import iou
+from harness.scoring.overlap import first_of_group, iou
 from harness.types import CATEGORIES, Floats, Ints
 
 SAME_BOX_IOU = 0.9
@@ -49,8 +49,8 @@ def class_hedging(image_ids: Ints, boxes_xyxy: Floats, category_ids: Ints) -> He
     first, second = same_boxes(image_ids, boxes_xyxy)
     names, codes = np.unique(category_ids, return_inverse=True)
     rows = np.concatenate([np.arange(len(image_ids)), first, second])
-    named = np.unique(rows * len(names) + codes[np.concatenate([rows[: len(image_ids)], second, first])])
-    num_categories = np.bincount(named // len(names))
+    named = np.sort(rows * len(names) + codes[np.concatenate([rows[: len(image_ids)], second, first])])
+    num_categories = np.bincount(named[first_of_group(named)] // len(names))
     share = float((num_categories >= MANY_CATEGORIES).mean())
     return Hedging(int(num_categories.max()), share, share > MAX_SHARE)
 
