@@ -9,7 +9,6 @@ from enum import StrEnum
 import numpy as np
 
 from harness.scoring.hearing import MIN_IOU, Hearing
-from harness.scoring.hedging import SAME_BOX_IOU
 from harness.scoring.official import Outcome
 from harness.types import Bools, Ints
 
@@ -24,10 +23,10 @@ class Reason(StrEnum):
 
 
 _EXPLAINED = {
-    Reason.LOW_OVERLAP: f"the box that speaks officially overlaps the item by less than {MIN_IOU} (S1)",
-    Reason.EQUAL_SCORES: "another box has the same score, and officially the order of the rows decides (S3)",
-    Reason.HEDGED: f"an equal box (IoU {SAME_BOX_IOU} or more) of another category has a higher score (S2)",
-    Reason.DUPLICATE: f"an equal box (IoU {SAME_BOX_IOU} or more) of its category, at another item, scores higher (S2)",
+    Reason.LOW_OVERLAP: f"the box that speaks overlaps the item by less than {MIN_IOU} (S1)",
+    Reason.EQUAL_SCORES: "boxes of equal score, where officially the first row decides (S3)",
+    Reason.HEDGED: "the same box has a higher score under another category (S2)",
+    Reason.DUPLICATE: "the same box has a higher score and went to another item (S2)",
 }
 
 
@@ -51,17 +50,17 @@ class Differences:
         if lost + gained == 0:
             return [f"Both protocols agree on every query within the first {self.k}."]
         said = [
-            f"Within the first {self.k}, {_queries(lost)} right officially but not strictly, "
-            f"{_queries(gained)} right strictly but not officially:"
+            f"Within the first {self.k}: {lost:,} queries right officially but not strictly (lost), "
+            f"{gained:,} the other way round (gained):"
         ]
         for reason, explained in _EXPLAINED.items():
             counts = [
-                f"{count} {what}"
+                f"{count:,} {what}"
                 for count, what in ((self.lost[reason], "lost"), (self.gained[reason], "gained"))
                 if count
             ]
             if counts:
-                said.append(f"{' and '.join(counts)}: {explained}.")
+                said.append(f"  {' and '.join(counts)}: {explained}")
         return said
 
 
@@ -99,7 +98,3 @@ def _reasons(hearing: Hearing, silencers: Ints, rows: Ints) -> Ints:
         results.category_ids[loud] != results.category_ids[rows],
     ]
     return np.select(conditions, [0, 1, 2], default=3)
-
-
-def _queries(count: int) -> str:
-    return f"{count:,} quer{'y is' if count == 1 else 'ies are'}"

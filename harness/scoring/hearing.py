@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from harness.scoring.hedging import same_boxes
 from harness.scoring.overlap import common_codes, first_of_group, iou, join
 from harness.scoring.results import Results
 from harness.scoring.truth import Gallery, Queries, refuse_unanswerable
@@ -99,6 +100,11 @@ class Hearing:
         )
         return query_keys, answer_keys
 
+    @cached_property
+    def same_boxes(self) -> tuple[Ints, Ints]:
+        """(pairs,) and (pairs,) int64, every two result rows whose boxes are the same but for an IoU of 0.9."""
+        return same_boxes(self.results.image_ids, self.results.boxes_xyxy)
+
     def counterparts(self) -> tuple[Ints, Ints]:
         """Every pair of a query and a shop item that matches it: (pairs,) query numbers, (pairs,) gallery rows."""
         return join(*self._keys)
@@ -131,22 +137,22 @@ class Hearing:
         return hit_ranks % (num_entries + 1), photo_ranks % (num_entries + 1)
 
 
-def place_boxes(image_ids: Ints, boxes_xyxy: Floats, queries: Queries) -> tuple[Ints, Floats]:
+def place_boxes(image_ids: Ints, boxes_xyxy: Floats, annotated: Queries | Gallery) -> tuple[Ints, Floats]:
     """The item that each box goes to: the one of its photo that it overlaps most, the first of equals, no minimum.
 
     Args:
         image_ids: (R,) int64, photos of the boxes.
         boxes_xyxy: (R, 4) float64, pixels.
-        queries: all annotated consumer items, those of style 0 included.
+        annotated: the items, those of style 0 included.
 
     Returns:
         (R,) int64, rows of the items, -1 for photos without an item; (R,) float64, the IoU, 0 there.
     """
     items, overlaps = np.full(len(image_ids), -1, np.int64), np.zeros(len(image_ids))
-    box_rows, item_rows = join(image_ids, queries.image_ids)
+    box_rows, item_rows = join(image_ids, annotated.image_ids)
     if len(box_rows) == 0:
         return items, overlaps
-    overlap = iou(boxes_xyxy[box_rows], queries.boxes_xyxy[item_rows])
+    overlap = iou(boxes_xyxy[box_rows], annotated.boxes_xyxy[item_rows])
     starts = first_of_group(box_rows)
     largest = np.repeat(np.maximum.reduceat(overlap, starts), np.diff(np.append(starts, len(box_rows))))
     equal = np.flatnonzero(overlap == largest)

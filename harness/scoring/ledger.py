@@ -101,6 +101,7 @@ class Ledger:
         scores: (Q,) float64, its score; NaN where none speaks.
         photo_ranks: (Q,) int64, rank of its first entry whose photo holds a matching item; 0 for none.
         num_counterparts: (Q,) int64, matching shop items.
+        knows_gallery: whether the detected gallery boxes were given, and so "not in gallery" could be told.
     """
 
     protocol: str
@@ -116,14 +117,22 @@ class Ledger:
     scores: Floats
     photo_ranks: Ints
     num_counterparts: Ints
+    knows_gallery: bool
 
     def __len__(self) -> int:
         return len(self.query_rows)
 
     def totals(self) -> dict[str, int]:
-        """Queries by outcome, all outcomes in order of precedence; they sum to the number of queries."""
+        """Queries by outcome in order of precedence; they sum to the number of queries.
+
+        Outcomes that no query has are 0; "not in gallery" is left out where it could not be told.
+        """
         counts = np.bincount(self.fates, minlength=len(FATES)).tolist()
-        return {str(fate): count for fate, count in zip(FATES, counts, strict=True)}
+        return {
+            str(fate): count
+            for fate, count in zip(FATES, counts, strict=True)
+            if fate is not Fate.NOT_IN_GALLERY or self.knows_gallery
+        }
 
     def columns(self) -> dict[str, list[Any]]:
         """The table as Python values; None where there is no such rank or box."""
@@ -221,6 +230,7 @@ def account(
         scores,
         photo_ranks,
         hearing.num_counterparts,
+        gallery_boxes is not None,
     )
 
 

@@ -26,7 +26,7 @@ from harness.scoring.hearing import MIN_IOU as MIN_IOU
 from harness.scoring.hearing import Hearing, place_boxes, query_numbers
 from harness.scoring.overlap import first_of_group
 from harness.scoring.results import Results
-from harness.scoring.truth import Gallery, Queries, refuse_unanswerable
+from harness.scoring.truth import Gallery, Queries, read_truth
 from harness.types import Floats, Ints, Score
 
 PROTOCOL = "official"
@@ -61,8 +61,7 @@ def evaluate_files(results: Path, queries: Path, gallery: Path) -> Score:
     Raises:
         InputError: a file cannot be read or a row is wrong; the message names file, row and field.
     """
-    truth = Queries.from_json(queries), Gallery.from_json(gallery)
-    refuse_unanswerable(*truth)
+    truth = read_truth(queries, gallery)  # before the large file, in case they are wrong
     return evaluate(Results.from_json(results), *truth)
 
 

@@ -50,9 +50,7 @@ def cut(hearing: Hearing, hit_ranks: Ints) -> list[Slice]:
         hearing: results and truth; the four attributes are left out where the queries have none.
         hit_ranks: (Q,) int64, as in a `Score`.
     """
-    return [
-        _slice(group, name, hit_ranks[chosen]) for group, name, chosen in _parts(hearing) if bool(np.any(chosen))
-    ]
+    return [_slice(group, name, hit_ranks[chosen]) for group, name, chosen in _parts(hearing) if bool(np.any(chosen))]
 
 
 def _parts(hearing: Hearing) -> Iterator[tuple[str, str, Bools]]:

@@ -26,7 +26,6 @@ from __future__ import annotations
 import numpy as np
 
 from harness.scoring.hearing import MIN_IOU, Hearing
-from harness.scoring.hedging import same_boxes
 from harness.scoring.official import Outcome, loudest, outcome
 from harness.scoring.results import Results
 from harness.scoring.truth import Gallery, Queries
@@ -77,7 +76,7 @@ def silencers(hearing: Hearing) -> Ints:
     """
     results = hearing.results
     silencer = np.full(len(results), -1, np.int64)
-    first, second = same_boxes(results.image_ids, results.boxes_xyxy)
+    first, second = hearing.same_boxes
     involved = np.unique(np.concatenate([first, second]))
     # Rows with equal score and equal answer are put in order by what they hold, so that their order in the file does
     # not decide which third box is silenced.

@@ -106,6 +106,17 @@ class Gallery:
         )
 
 
+def read_truth(queries: Path, gallery: Path) -> tuple[Queries, Gallery]:
+    """The two files of a split.
+
+    Raises:
+        InputError: a file cannot be read, a row is wrong, or they do not belong together.
+    """
+    truth = Queries.from_json(queries), Gallery.from_json(gallery)
+    refuse_unanswerable(*truth)
+    return truth
+
+
 def truth_from_items(items: Items) -> tuple[Queries, Gallery]:
     """The queries and the gallery of an annotated split.
 
