@@ -194,6 +194,53 @@ def test_the_random_worlds_are_not_trivial():
     assert sum(rank > 5 for rank in ranks) > 20
 
 
+def features(results, queries, gallery) -> set[str]:
+    """What a world contains of all that the rules speak of."""
+    asked = [row for row in queries if row["style"] > 0]
+    photos = [row["query_image_id"] for row in queries]
+    counterparts = [
+        sum((item["pair_id"], item["style"]) == (row["pair_id"], row["style"]) for item in gallery) for row in asked
+    ]
+    detected = {row["query_image_id"] for row in results}
+    overlaps = {
+        max(oracle.overlap(row["query_bbox"], other["bbox"]) for other in queries if other["query_image_id"] == photo)
+        for row in results
+        if (photo := row["query_image_id"]) in photos
+    }
+    speakers = oracle.hit_ranks(results, queries, gallery)[1]
+    backwards = [len(results) - 1 - row for row in oracle.hit_ranks(results[::-1], queries, gallery)[1]]
+    shown = {photo for row in results for photo in row["gallery_image_id"]}
+    holds = {
+        "several items in a photo": len(set(photos)) < len(photos),
+        "an item of style 0": len(asked) < len(queries),
+        "one counterpart": 1 in counterparts,
+        "several counterparts": any(count > 1 for count in counterparts),
+        "more than 5 counterparts": any(count > 5 for count in counterparts),
+        "no detection at all": not results,
+        "a queried photo without detection": bool({row["query_image_id"] for row in asked} - detected),
+        "a tie in score that decides who speaks": any(
+            row not in (-1, other) for row, other in zip(speakers, backwards, strict=True)
+        ),
+        "a box without overlap": 0.0 in overlaps,
+        "a box of low overlap": any(0 < overlap < 0.5 for overlap in overlaps),
+        "a detected photo without items": bool(detected - set(photos)),
+        "a shown photo without items": bool(shown - {item["gallery_image_id"] for item in gallery}),
+        "a gallery photo that is never shown": bool({item["gallery_image_id"] for item in gallery} - shown),
+        "several right entries": any(
+            sum(photo in {item["gallery_image_id"] for item in gallery} for photo in row["gallery_image_id"]) > 1
+            for row in results
+        ),
+    }
+    return {name for name, is_held in holds.items() if is_held}
+
+
+def test_the_random_worlds_hold_everything_that_the_rules_speak_of():
+    worlds = [features(*random_world(seed)) for seed in range(300)]
+    counts = {name: sum(name in world for world in worlds) for name in set().union(*worlds)}
+    assert len(counts) == 14, sorted(counts)
+    assert min(counts.values()) >= 10, counts
+
+
 def set_field(field, value):
     def change(row):
         row[field] = value
