@@ -49,10 +49,7 @@ class Differences:
         lost, gained = sum(self.lost.values()), sum(self.gained.values())
         if lost + gained == 0:
             return [f"Both protocols agree on every query within the first {self.k}."]
-        said = [
-            f"Within the first {self.k}: {lost:,} queries right officially but not strictly (lost), "
-            f"{gained:,} the other way round (gained):"
-        ]
+        said = [f"Hits within the first {self.k} that are lost by the strict rules: {lost:,}; gained: {gained:,}"]
         for reason, explained in _EXPLAINED.items():
             counts = [
                 f"{count:,} {what}"

@@ -118,10 +118,11 @@ def _categories(hearing: Hearing) -> Iterator[str]:
 
 def _scores(hearing: Hearing) -> Iterator[str]:
     scores = hearing.results.scores
-    if len(scores) > 1 and scores.min() == scores.max():
+    num_rivals = np.bincount(hearing.query_numbers[hearing.has_category], minlength=1)
+    if scores.min() == scores.max() and num_rivals.max() > 1:
         yield (
-            f"query_score: all are {scores[0]:g}, so officially the first row of each item speaks for it; "
-            "write the detector's certainty"
+            f"query_score: all are {scores[0]:g}, so officially the first row of each item speaks for it "
+            f"({(num_rivals > 1).sum():,} queries have several); write the detector's certainty"
         )
     best = np.full(hearing.size, -1.0)
     goes = hearing.query_numbers >= 0

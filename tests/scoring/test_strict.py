@@ -169,7 +169,7 @@ def test_every_difference_has_its_reason(rows, reason, lost, gained):
         one: (lost, gained) if one is reason else (0, 0) for one in Reason
     }
     said = found.sentences()
-    assert said[0].startswith(f"Within the first 10: {lost} queries right officially but not strictly")
+    assert said[0] == f"Hits within the first 10 that are lost by the strict rules: {lost}; gained: {gained}"
     assert len(said) == 2
     assert said[1].startswith("  1 lost:" if lost else "  1 gained:")
 
