@@ -5,6 +5,7 @@ Legend: R result rows, Q queries (items of style > 0), K = 20 gallery entries of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,9 @@ from harness.scoring.truth import Gallery, Queries, refuse_unanswerable
 from harness.types import Bools, Floats, Ints
 
 MIN_IOU = 0.5
+
+_MANY = 64
+"""Counterparts of a query above which its entries are looked up instead of compared with each."""
 
 _BLOCK = 1 << 17
 """Pairs of a row and a counterpart that are compared at once: 20 MB of gallery ids."""
@@ -113,28 +117,40 @@ class Hearing:
     def _ranks(self) -> tuple[Ints, Ints]:
         """(R,) hit ranks and (R,) photo ranks."""
         results, gallery = self.results, self.gallery
+        never = results.gallery_image_ids_RK.shape[1] + 1
+        hit_ranks, photo_ranks = (np.full(len(results), never) for _ in range(2))
+        for rows, entries, answers in self._shown():
+            np.minimum.at(photo_ranks, rows, entries + 1)
+            overlap = iou(results.gallery_boxes_xyxy_RK4[rows, entries], gallery.boxes_xyxy[answers])
+            right = overlap >= MIN_IOU
+            np.minimum.at(hit_ranks, rows[right], entries[right] + 1)
+        return hit_ranks % never, photo_ranks % never
+
+    def _shown(self) -> Iterator[tuple[Ints, Ints, Ints]]:
+        """Result rows, entries of them, and gallery rows: counterparts of the row's query in the photo of the entry."""
+        shown_RK, photos = self.results.gallery_image_ids_RK, self.gallery.image_ids
         query_keys, answer_keys = self._keys
-        num_entries = results.gallery_image_ids_RK.shape[1]
-        hit_ranks = np.full(len(results), num_entries + 1)
-        photo_ranks = np.full(len(results), num_entries + 1)
-        rows = np.flatnonzero(self.query_numbers >= 0)
-        wanted = query_keys[self.query_numbers[rows]]
         order = np.argsort(answer_keys, kind="stable")
         num_answers = np.bincount(answer_keys, minlength=int(query_keys.max()) + 1)
-        starts, counts = (np.cumsum(num_answers) - num_answers)[wanted], num_answers[wanted]
+        rows = np.flatnonzero(self.query_numbers >= 0)
+        keys = query_keys[self.query_numbers[rows]]
+        is_many = num_answers[keys] > _MANY
+        if is_many.any():
+            many, num_entries = rows[is_many], shown_RK.shape[1]
+            entry_codes, answer_codes = common_codes(
+                (np.repeat(keys[is_many], num_entries), shown_RK[many].ravel()), (answer_keys, photos)
+            )
+            entries, answers = join(entry_codes, answer_codes)
+            yield many[entries // num_entries], entries % num_entries, answers
+        # Where there are few counterparts, comparing each with all entries takes half the time of sorting the entries.
+        rows, keys = rows[~is_many], keys[~is_many]
+        starts, counts = (np.cumsum(num_answers) - num_answers)[keys], num_answers[keys]
         for part in np.split(np.arange(len(rows)), first_of_group(np.cumsum(counts) // _BLOCK)[1:]):
             number = np.repeat(part, counts[part])
             within = np.arange(len(number)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
             answers = order[starts[number] + within]
-            # Comparing every entry with every counterpart's photo is faster than sorting the entries: few are equal.
-            shown_PK = results.gallery_image_ids_RK[rows[number]] == gallery.image_ids[answers][:, None]
-            pairs, entries = np.nonzero(shown_PK)
-            found = rows[number[pairs]]
-            np.minimum.at(photo_ranks, found, entries + 1)
-            overlap = iou(results.gallery_boxes_xyxy_RK4[found, entries], gallery.boxes_xyxy[answers[pairs]])
-            right = overlap >= MIN_IOU
-            np.minimum.at(hit_ranks, found[right], entries[right] + 1)
-        return hit_ranks % (num_entries + 1), photo_ranks % (num_entries + 1)
+            pairs, entries = np.nonzero(shown_RK[rows[number]] == photos[answers][:, None])
+            yield rows[number[pairs]], entries, answers[pairs]
 
 
 def place_boxes(image_ids: Ints, boxes_xyxy: Floats, annotated: Queries | Gallery) -> tuple[Ints, Floats]:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.scoring import hearing, official
 from harness.scoring.official import evaluate, evaluate_files, judge
 from harness.scoring.results import Results
 from harness.scoring.truth import Gallery, Queries, truth_from_items
 from harness.types import Detections, InputError, Items, Ranking
 from tests.scoring import oracle
-from tests.scoring.worlds import FAR, item, query, random_world, result, write
+from tests.scoring.worlds import FAR, hear, item, query, random_world, result, write
 
 A = [0, 0, 100, 100]
 B = [200, 0, 300, 100]
@@ -192,6 +193,16 @@ def test_the_random_worlds_are_not_trivial():
     ranks = [rank for seed in range(300) for rank in oracle.hit_ranks(*random_world(seed))[0]]
     assert min(ranks.count(rank) for rank in (0, 1, 2, 3)) > 20
     assert sum(rank > 5 for rank in ranks) > 20
+
+
+@pytest.mark.parametrize(("many", "block"), [(0, 1 << 17), (2, 3)])
+def test_many_counterparts_are_looked_up_with_the_same_outcome(monkeypatch, many, block):
+    """Both ways of finding the entries, and blocks of a few pairs."""
+    monkeypatch.setattr(hearing, "_MANY", many)
+    monkeypatch.setattr(hearing, "_BLOCK", block)
+    for seed in range(100):
+        world = random_world(seed)
+        assert official.decide(hear(*world)).score.hit_ranks.tolist() == oracle.hit_ranks(*world)[0]
 
 
 def features(results, queries, gallery) -> set[str]:
