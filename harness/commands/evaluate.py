@@ -27,7 +27,7 @@ def evaluate(
     gallery: Annotated[Path, typer.Option("--gallery", help="val_gallery.json.")],
     protocol: Annotated[
         Literal["official", "strict"],
-        typer.Option("--protocol", help="Whose verdict ledger, slices and the first line of --json show."),
+        typer.Option("--protocol", help="Whose verdict the ledger, the slices and acc in --json give."),
     ] = "official",
     ledger: Annotated[
         Path | None, typer.Option("--ledger", help="Write what became of every query: *.parquet or *.csv.")
@@ -78,7 +78,8 @@ def evaluate(
         show("Bounds from the file alone: what was not detected cannot be searched again,")
         show("and where several boxes go to an item the best answer counts.")
     if with_slices:
-        show("", f"Parts of the queries, {protocol} protocol", "", *_slices(found))
+        show("", f"Parts of the queries, {protocol} protocol")
+        show(*(part for table in _slices(found) for part in ("", table)))
     show("", *(f"warning: {doubt}" for doubt in found.doubts))
     if ledger is not None:
         show(f"{ledger}: the outcome of every query")
@@ -127,7 +128,6 @@ def _slices(found: Examination) -> Iterator[Any]:
                 low, high = one.intervals[10]
                 table.add_row(one.name, f"{one.num_queries:,}", *_figures(one.acc, 3), f"{low:.3f}–{high:.3f}")
         yield table
-        yield ""
 
 
 def _figures(acc: Mapping[int, float], digits: int) -> list[str]:

@@ -113,7 +113,7 @@ def examine(
         ledger.account(hearing, chosen, is_heard, gallery_boxes),
         ladder.climb(hearing, outcomes["official"]),
         slices.cut(hearing, chosen.score.hit_ranks),
-        plausibility.doubts(hearing),
+        plausibility.doubts(hearing, gallery_boxes),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.scoring.hearing import MIN_IOU, Hearing, place_boxes
 from harness.scoring.hedging import MANY_CATEGORIES, class_hedging
+from harness.scoring.ledger import GalleryBoxes
 from harness.scoring.truth import Gallery, Queries
 from harness.types import CATEGORIES, Floats, Ints
 
@@ -25,18 +26,29 @@ _LOW_OVERLAP = 0.25
 """Mean overlap of the best box of each item: detectors that find anything are far above."""
 
 
-def doubts(hearing: Hearing) -> list[str]:
-    """One sentence for each sign that the file is not what it should be; none for an honest file.
+def doubts(hearing: Hearing, gallery_boxes: GalleryBoxes | None = None) -> list[str]:
+    """One sentence for each sign that the files are not what they should be; none for honest ones.
 
     Args:
         hearing: results and truth.
+        gallery_boxes: what was searched, where that is given.
     """
+    found = [] if gallery_boxes is None else [*_searched(hearing, gallery_boxes)]
     if len(hearing.results) == 0:
-        return ["The file holds no row, so every query is missed."]
-    found = [*_photos(hearing), *_boxes(hearing), *_categories(hearing), *_scores(hearing)]
+        return [*found, "The file holds no row, so every query is missed."]
+    found += [*_photos(hearing), *_boxes(hearing), *_categories(hearing), *_scores(hearing)]
     if not hearing.has_category.any():
         found.append("No row speaks for any query: no box of a query's category is in a query's photo.")
     return found
+
+
+def _searched(hearing: Hearing, gallery_boxes: GalleryBoxes) -> Iterator[str]:
+    known = float(np.isin(hearing.gallery.image_ids, gallery_boxes.image_ids).mean())
+    if known < 0.5:
+        yield (
+            f"gallery detections: only {known:.0%} of the annotated shop items are in a photo with a detection; "
+            "give the detections of this split's shop photos"
+        )
 
 
 def _photos(hearing: Hearing) -> Iterator[str]:
@@ -72,6 +84,11 @@ def _boxes(hearing: Hearing) -> Iterator[str]:
     ]
     for field, image_ids, boxes, items in sides:
         found = _wrong_boxes(image_ids, boxes, items)
+        if found is None and items is hearing.queries and (mean := _mean_best_overlap(hearing)) < _LOW_OVERLAP:
+            found = (
+                f"the best box of each item overlaps it by {mean:.2f} on average, hardly better than anywhere; "
+                "write pixels of the original photo, not of a resized one"
+            )
         if found is not None:
             yield f"{field}: {found}"
 
@@ -124,14 +141,14 @@ def _scores(hearing: Hearing) -> Iterator[str]:
             f"query_score: all are {scores[0]:g}, so officially the first row of each item speaks for it "
             f"({(num_rivals > 1).sum():,} queries have several); write the detector's certainty"
         )
+
+
+def _mean_best_overlap(hearing: Hearing) -> float:
+    """Over the queries that a box goes to; 1 where there is none."""
     best = np.full(hearing.size, -1.0)
     goes = hearing.query_numbers >= 0
     np.maximum.at(best, hearing.query_numbers[goes], hearing.overlaps[goes])
-    if (best >= 0).any() and best[best >= 0].mean() < _LOW_OVERLAP:
-        yield (
-            f"query_bbox: the best box of each item overlaps it by {best[best >= 0].mean():.2f} on average, which is "
-            "hardly better than anywhere; write pixels of the original photo, not of a resized one"
-        )
+    return float(best[best >= 0].mean()) if goes.any() else 1.0
 
 
 def _sampled(rows: Ints) -> Ints:

@@ -205,6 +205,7 @@ def test_a_wrong_file_is_doubted(changed, doubt):
     results, queries, gallery = honest()
     found = plausibility.doubts(hear([changed(row) for row in results], queries, gallery))
     assert len([one for one in found if re.search(doubt, one)]) == 1, found
+    assert len({one.split(":")[0] for one in found}) == len(found)  # one sentence a field
 
 
 def test_an_honest_file_is_not_doubted_nor_one_with_a_few_flaws():
@@ -272,3 +273,7 @@ def test_gallery_detections_reach_the_ledger():
     nothing = GalleryBoxes(np.zeros(0, np.int64), np.zeros((0, 4)))
     found = examine(hearing.results, hearing.queries, hearing.gallery, gallery_boxes=nothing)
     assert found.as_json()["ledger"]["not in gallery"] == 1
+    assert found.doubts[0].startswith("gallery detections: only 0% of the annotated shop items are in a photo with a")
+    somewhere = GalleryBoxes(np.array([50]), np.array([FAR]))
+    found = examine(hearing.results, hearing.queries, hearing.gallery, gallery_boxes=somewhere)
+    assert not any(doubt.startswith("gallery detections") for doubt in found.doubts)
