@@ -93,11 +93,11 @@ class Hearing:
     def num_counterparts(self) -> Ints:
         """(Q,) int64, shop items that match each query, at least 1."""
         query_keys, answer_keys = self._keys
-        return np.bincount(answer_keys, minlength=int(query_keys.max()) + 1)[query_keys]
+        return np.bincount(answer_keys)[query_keys]
 
     @cached_property
     def _keys(self) -> tuple[Ints, Ints]:
-        """(Q,) and (G,) numbers, equal where pair and style are."""
+        """(Q,) and (G,) numbers, equal where pair and style are; every query's is among the gallery's."""
         asked, queries, gallery = self.query_rows, self.queries, self.gallery
         query_keys, answer_keys = common_codes(
             (queries.pair_ids[asked], queries.styles[asked]), (gallery.pair_ids, gallery.styles)
@@ -131,7 +131,7 @@ class Hearing:
         shown_RK, photos = self.results.gallery_image_ids_RK, self.gallery.image_ids
         query_keys, answer_keys = self._keys
         order = np.argsort(answer_keys, kind="stable")
-        num_answers = np.bincount(answer_keys, minlength=int(query_keys.max()) + 1)
+        num_answers = np.bincount(answer_keys)
         rows = np.flatnonzero(self.query_numbers >= 0)
         keys = query_keys[self.query_numbers[rows]]
         is_many = num_answers[keys] > _MANY

@@ -6,7 +6,7 @@ import pytest
 
 from harness.scoring import official, plausibility, slices, strict
 from harness.scoring.examination import examine
-from harness.scoring.ledger import GalleryBoxes
+from harness.scoring.ledger import GalleryBoxes, account
 from harness.scoring.significance import wilson_interval
 from harness.scoring.truth import Queries, truth_from_items, with_attributes
 from harness.types import RANKS, InputError, Items
@@ -215,6 +215,7 @@ def test_an_honest_file_is_not_doubted_nor_one_with_a_few_flaws():
     results[8]["query_bbox"] = xywh(results[8]["query_bbox"])
     results[9]["gallery_image_id"] = [7777] * 20
     results[10] |= {"query_cls": 1, "query_bbox": FAR}
+    results[12]["query_bbox"] = [results[12]["query_bbox"][side] for side in (2, 1, 0, 3)]
     results.append(results[11] | {"query_cls": 2, "query_score": 0.1})
     assert plausibility.doubts(hear(results, queries, gallery)) == []
 
@@ -243,7 +244,7 @@ def test_one_row_is_no_statistic():
 
 @pytest.mark.parametrize("protocol", ["official", "strict"])
 def test_an_examination_is_whole(protocol):
-    for seed in range(40):
+    for seed in range(100):
         results, queries, gallery = crowded_world(seed)
         hearing = hear(results, queries, gallery)
         found = examine(hearing.results, hearing.queries, hearing.gallery, protocol)
@@ -258,6 +259,8 @@ def test_an_examination_is_whole(protocol):
         assert told["num_queries"] == chosen.num_queries
         assert told["acc"] == told["protocols"][protocol]["acc"] == {str(k): value for k, value in chosen.acc.items()}
         assert told["ledger"]["hit"] == round(chosen.acc[20] * chosen.num_queries)
+        heard = strict.is_heard(hearing, strict.silencers(hearing)) if protocol == "strict" else None
+        assert found.ledger.columns() == account(hearing, judged[protocol], heard).columns()
         assert told["ladder"][0]["acc"] == told["protocols"]["official"]["acc"]
         categories = [one for one in told["slices"] if one["group"] == "category"]
         assert sum(one["num_queries"] for one in categories) == chosen.num_queries

@@ -2,7 +2,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.scoring import official, strict
@@ -129,6 +129,7 @@ COORDINATE = st.integers(0, 12)
 ROWS = st.lists(st.tuples(st.integers(1, 2), *(COORDINATE for _ in range(4))), max_size=25)
 
 
+@example([(1, 0, 0, 12, 12), (1, 1, 0, 12, 12), (1, 0, 0, 11, 12), (2, 0, 0, 12, 12), (1, 0, 1, 12, 12)], 7.3)
 @given(ROWS, st.sampled_from([1.0, 0.1, 7.3]))
 def test_same_boxes_finds_every_pair(rows, unit):
     """Boxes on a fine grid, empty and inverted ones among them; 12 against 11 cells is 0.917."""
@@ -164,7 +165,7 @@ def differences(results, queries, gallery, k=10) -> Differences:
     ],
 )
 def test_every_difference_has_its_reason(rows, reason, lost, gained):
-    found = differences(rows, *TRUTH)
+    found = differences([*rows, result(9, A, score=0.01)], *TRUTH)
     assert {one: (found.lost[one], found.gained[one]) for one in Reason} == {
         one: (lost, gained) if one is reason else (0, 0) for one in Reason
     }
