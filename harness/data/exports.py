@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from harness.data.photos import photo_size
-from harness.types import CATEGORIES, Detections, Floats, InputError, Items, Progress, Split
+from harness.types import CATEGORIES, Detections, Floats, InputError, Ints, Items, Progress, Split
 
 _RESULT_FIELDS = ("image_id", "category_id", "bbox", "score")
 _CHUNK = 2048
@@ -34,7 +34,8 @@ def query_records(split: Split) -> list[dict[str, Any]]:
 
     Returns:
         one object an item in the order of image id and item number: ``query_image_id``, ``bbox``
-        [x1, y1, x2, y2], ``cls`` 1–13, ``style``, ``pair_id``.
+        [x1, y1, x2, y2], ``cls`` 1–13, ``style``, ``pair_id``; and beyond the challenge's fields, which the
+        official scorer passes over, ``scale``, ``occlusion``, ``zoom_in`` and ``viewpoint`` (0: not annotated).
 
     Raises:
         InputError: the split has no annotations.
@@ -42,8 +43,14 @@ def query_records(split: Split) -> list[dict[str, Any]]:
     items = _items(split)
     shop, items = items.take(~items.is_consumer), items.take(items.is_consumer)
     answers = set(zip(*_identity(shop), strict=True))
+    attributes = _attributes(items)
     columns = zip(
-        items.image_ids.tolist(), _plain(items.boxes_xyxy), items.category_ids.tolist(), *_identity(items), strict=True
+        items.image_ids.tolist(),
+        _plain(items.boxes_xyxy),
+        items.category_ids.tolist(),
+        *_identity(items),
+        zip(*(column.tolist() for column in attributes.values()), strict=True),
+        strict=True,
     )
     return [
         {
@@ -52,8 +59,9 @@ def query_records(split: Split) -> list[dict[str, Any]]:
             "cls": category,
             "style": style if (style, pair) in answers else 0,
             "pair_id": pair,
+            **dict(zip(attributes, values, strict=True)),
         }
-        for image_id, box, category, style, pair in columns
+        for image_id, box, category, style, pair, values in columns
     ]
 
 
@@ -115,10 +123,7 @@ def coco_ground_truth(split: Split, *, progress: Progress | None = None) -> dict
         "item": items.item_numbers,
         "style": items.styles,
         "pair_id": items.pair_ids,
-        "scale": items.scales,
-        "occlusion": items.occlusions,
-        "zoom_in": items.zoom_ins,
-        "viewpoint": items.viewpoints,
+        **_attributes(items),
     }
     extra_rows = zip(*(column.tolist() for column in extra.values()), strict=True)
     rows = zip(
@@ -221,6 +226,15 @@ def _items(split: Split) -> Items:
 
 def _identity(items: Items) -> tuple[list[int], list[int]]:
     return items.styles.tolist(), items.pair_ids.tolist()
+
+
+def _attributes(items: Items) -> dict[str, Ints]:
+    return {
+        "scale": items.scales,
+        "occlusion": items.occlusions,
+        "zoom_in": items.zoom_ins,
+        "viewpoint": items.viewpoints,
+    }
 
 
 def _xywh(boxes_xyxy: Floats) -> Floats:

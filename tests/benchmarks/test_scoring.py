@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from harness.scoring.examination import examine
 from harness.scoring.official import evaluate_files
+from harness.scoring.results import Results
+from harness.scoring.truth import read_truth
 
 ROWS, SHOP_PHOTOS = 5000, 2000
 
@@ -49,6 +52,16 @@ def files(tmp_path_factory):
 @pytest.mark.benchmark(group="official score of 5,000 rows")
 def test_evaluate_files(benchmark, files) -> None:
     assert benchmark(evaluate_files, *files).num_queries == ROWS
+
+
+@pytest.mark.benchmark(group="official score of 5,000 rows")
+def test_whole_examination(benchmark, files) -> None:
+    """Both protocols, ledger, ladder, slices and doubts: what that costs beside reading the files."""
+
+    def examined():
+        return examine(Results.from_json(files[0]), *read_truth(*files[1:]))
+
+    assert benchmark(examined).score.num_queries == ROWS
 
 
 @pytest.mark.benchmark(group="official score of 5,000 rows")
