@@ -62,7 +62,12 @@ def evaluate(
         from harness.data.deepfashion2 import read_items_of
 
         queries = with_attributes(queries, read_items_of(data, split, queries.image_ids), f"{data / split}")
-    searched = None if gallery_detections is None else GalleryBoxes.from_coco(gallery_detections)
+    searched = None
+    if gallery_detections is not None:
+        from harness.data.coco import read_coco_results
+
+        detected = read_coco_results(gallery_detections)
+        searched = GalleryBoxes(detected.image_ids, detected.boxes_xyxy)
     results = Results.from_json(file)
     found = examine(results, queries, answers, protocol, searched)
     if ledger is not None:

@@ -10,33 +10,57 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from harness.scoring.rows import AnyRow, Block, blocks, objects
+from harness.scoring.rows import Block, RowT, blocks, objects, repeated_field
 from harness.types import Floats, InputError, Ints
 
 _NUMBERS = {int, float}
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file that holds one JSON list of objects.
+def typed_rows(path: Path, row_type: type[RowT]) -> list[RowT] | None:
+    """All rows of a file of moderate size; None where one is of another type or has a field twice (see `read_rows`).
 
     Raises:
-        InputError: the file cannot be read, is not JSON, or is not a list of objects; names the row where there is one.
+        InputError: the file cannot be read, or is not a JSON list.
     """
-    return [row for block in blocks(path, AnyRow) for row in object_rows(block, str(path))]
+    rows: list[RowT] = []
+    for block in blocks(path, row_type):
+        if block.rows is None:
+            return None
+        rows += block.rows
+    return rows
 
 
-def object_rows(block: Block[Any], source: str) -> list[dict[str, Any]]:
+def read_rows(path: Path, row_type: type[msgspec.Struct]) -> list[dict[str, Any]]:
+    """The objects of a file that holds one JSON list of objects.
+
+    Args:
+        path: the file.
+        row_type: the fields that matter; what they hold is not looked at.
+
+    Raises:
+        InputError: the file cannot be read, is not JSON, or is not a list of objects, or one has a field twice; names
+            the row where there is one.
+    """
+    return [row for block in blocks(path, row_type) for row in object_rows(block, row_type, str(path))]
+
+
+def object_rows(block: Block[Any], row_type: type[msgspec.Struct], source: str) -> list[dict[str, Any]]:
     """The rows of a block as Python objects.
 
     Raises:
-        InputError: the first row that is no object.
+        InputError: the first row that is no object, or the first that has a field of the type twice.
     """
     rows = objects(block)
     if set(map(type, rows)) - {dict}:
         row = next(number for number, value in enumerate(rows) if type(value) is not dict)
         raise InputError(f"{source}: row {block.first_row + row}: expected an object, got {_described(rows[row])}")
+    repeated = None if block.rows is not None else repeated_field(block.text, row_type)
+    if repeated is not None:
+        row, field = repeated
+        raise InputError(f"{source}: row {block.first_row + row}: has the field {field!r} twice; keep one of them")
     return rows
 
 

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.scoring.overlap import first_of_group, iou
-from harness.types import CATEGORIES, Floats, Ints
+from harness.types import CATEGORIES, Floats, InputError, Ints
 
 SAME_BOX_IOU = 0.9
 MANY_CATEGORIES = len(CATEGORIES) // 2 + 1
 MAX_SHARE = 0.05
+MAX_STACKED = 2000
+"""Boxes of one photo that begin at about the same left edge; an honest detector hands in a hundred in all."""
+MAX_PAIRS = 20_000_000
+"""Pairs of same boxes in a file; 590,000 rows that are 13 categories for each box have 4 million."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,10 @@ def same_boxes(image_ids: Ints, boxes_xyxy: Floats) -> tuple[Ints, Ints]:
 
     Returns:
         (pairs,) int64 and (pairs,) int64, rows; each pair once.
+
+    Raises:
+        InputError: more than `MAX_STACKED` boxes of a photo lie on top of each other, or there are more than `MAX_PAIRS`:
+            no detections look so, and the pairs would fill the memory.
     """
     # Ordered by left edge, the partners of a box follow it closely: none is further to the right than a tenth of its
     # width (and rounding). Boxes without an area overlap nothing.
@@ -76,12 +84,19 @@ def same_boxes(image_ids: Ints, boxes_xyxy: Floats) -> tuple[Ints, Ints]:
     reach = boxes[:, 0] + (1 - SAME_BOX_IOU + 1e-6) * (boxes[:, 2] - boxes[:, 0])
     near = np.arange(len(rows))
     firsts, seconds = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    num_pairs = 0
     for step in range(1, len(rows)):
         near = near[: np.searchsorted(near, len(rows) - step)]
         near = near[(photos[near] == photos[near + step]) & (boxes[near + step, 0] <= reach[near])]
         if len(near) == 0:
             break
         same = near[iou(boxes[near], boxes[near + step]) >= SAME_BOX_IOU]
+        num_pairs += len(same)
+        if step > MAX_STACKED or num_pairs > MAX_PAIRS:
+            raise InputError(
+                f"photo {photos[near[0]]}: has thousands of boxes on top of each other, which no detector finds; "
+                "keep the best of them"
+            )
         firsts.append(rows[same])
         seconds.append(rows[same + step])
     return np.concatenate(firsts), np.concatenate(seconds)

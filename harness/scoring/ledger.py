@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.scoring.columns import box_column, int_column, read_rows
 from harness.scoring.hearing import MIN_IOU, Hearing
 from harness.scoring.official import Outcome
 from harness.scoring.overlap import iou, join
@@ -63,24 +62,6 @@ class GalleryBoxes:
 
     image_ids: Ints
     boxes_xyxy: Floats
-
-    @classmethod
-    def from_coco(cls, path: Path) -> GalleryBoxes:
-        """Read COCO results: rows of ``image_id`` and ``bbox`` [x, y, width, height]; other fields are ignored.
-
-        Raises:
-            InputError: the first row and field that is missing or has another type, or a width or height below 0.
-        """
-        rows, source = read_rows(path), str(path)
-        image_ids, boxes = int_column(rows, "image_id", source), box_column(rows, "bbox", source)
-        negative = np.flatnonzero((boxes[:, 2:] < 0).any(axis=1))
-        if len(negative):
-            raise InputError(
-                f"{source}: row {negative[0]}: bbox: expected [x, y, width, height] with width and height of at least "
-                f"0, got {boxes[negative[0]].tolist()}; give detections in COCO's results format"
-            )
-        boxes[:, 2:] += boxes[:, :2]
-        return cls(image_ids, boxes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from harness.scoring.columns import (
     object_rows,
 )
 from harness.scoring.halves import Columns, read_halves
-from harness.scoring.rows import Block, ResultRow, blocks, repeated_field, stream_blocks
+from harness.scoring.rows import Block, ResultRow, blocks, stream_blocks
 from harness.types import GALLERY_LENGTH, Detections, Floats, InputError, Ints, Ranking
 
 
@@ -151,10 +151,7 @@ def _quick_columns(rows: list[ResultRow], length: int | None) -> Columns | None:
 
 def _columns(block: Block[ResultRow], length: int | None, source: str) -> Columns:
     """The columns of rows that are written in another way, or the first thing that is wrong with them."""
-    rows, first = object_rows(block, source), block.first_row
-    repeated = repeated_field(block.text, ResultRow)
-    if repeated is not None:
-        raise InputError(f"{source}: row {first + repeated[0]}: has the field {repeated[1]!r} twice; keep one of them")
+    rows, first = object_rows(block, ResultRow, source), block.first_row
     lengths = list_lengths(rows, "gallery_image_id", source, first)
     if (lengths < GALLERY_LENGTH).any():
         row = int(np.flatnonzero(lengths < GALLERY_LENGTH)[0])

@@ -51,8 +51,27 @@ class ResultRow(msgspec.Struct, gc=False):
     gallery_bbox: list[Box]
 
 
-class AnyRow(msgspec.Struct, gc=False):
-    """An object of any fields."""
+class QueryRow(msgspec.Struct, gc=False):
+    """One annotated consumer item of ``val_query.json``; official files have no attributes."""
+
+    query_image_id: int
+    bbox: Box
+    cls: int
+    style: int
+    pair_id: int
+    scale: int | msgspec.UnsetType = msgspec.UNSET
+    occlusion: int | msgspec.UnsetType = msgspec.UNSET
+    zoom_in: int | msgspec.UnsetType = msgspec.UNSET
+    viewpoint: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class GalleryRow(msgspec.Struct, gc=False):
+    """One annotated shop item of ``val_gallery.json``."""
+
+    gallery_image_id: int
+    bbox: Box
+    style: int
+    pair_id: int
 
 
 RowT = TypeVar("RowT", bound=msgspec.Struct)

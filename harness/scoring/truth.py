@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from harness.scoring.columns import box_column, int_column, read_rows
+from harness.scoring.columns import box_column, int_column, read_rows, typed_rows
 from harness.scoring.overlap import common_codes
+from harness.scoring.rows import GalleryRow, QueryRow
 from harness.types import Floats, InputError, Ints, Items
 
 ATTRIBUTES = ("scale", "occlusion", "zoom_in", "viewpoint")
@@ -56,16 +58,17 @@ class Queries:
         Raises:
             InputError: the first row and field that is missing or has another type.
         """
-        rows, source = read_rows(path), str(path)
-        return cls(
-            int_column(rows, "query_image_id", source),
-            box_column(rows, "bbox", source),
-            int_column(rows, "cls", source),
-            int_column(rows, "style", source),
-            int_column(rows, "pair_id", source),
-            source,
-            _attributes(rows, source),
-        )
+        columns = _columns(path, QueryRow, ("query_image_id", "bbox", "cls", "style", "pair_id"), ATTRIBUTES)
+        image_ids, boxes_xyxy, category_ids, styles, pair_ids = columns[:5]
+        attributes = {name: column for name, column in zip(ATTRIBUTES, columns[5:], strict=True) if column is not None}
+        for name, column in attributes.items():
+            outside = np.flatnonzero((column < 0) | (column > 3))
+            if len(outside):
+                raise InputError(
+                    f"{path}: row {outside[0]}: {name}: expected 1, 2 or 3, or 0 where it is not known, "
+                    f"got {column[outside[0]]}"
+                )
+        return cls(image_ids, boxes_xyxy, category_ids, styles, pair_ids, str(path), attributes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +99,48 @@ class Gallery:
         Raises:
             InputError: the first row and field that is missing or has another type.
         """
-        rows, source = read_rows(path), str(path)
-        return cls(
-            int_column(rows, "gallery_image_id", source),
-            box_column(rows, "bbox", source),
-            int_column(rows, "style", source),
-            int_column(rows, "pair_id", source),
-            source,
+        image_ids, boxes_xyxy, styles, pair_ids = _columns(
+            path, GalleryRow, ("gallery_image_id", "bbox", "style", "pair_id")
         )
+        return cls(image_ids, boxes_xyxy, styles, pair_ids, str(path))
+
+
+def _columns(
+    path: Path, row_type: type[msgspec.Struct], fields: Sequence[str], optional: Sequence[str] = ()
+) -> list[Any]:
+    """A column for each field, and for each optional one a column or None; exact about the first row that is wrong."""
+    typed, source = typed_rows(path, row_type), str(path)
+    if typed:
+        given = [name for name in optional if getattr(typed[0], name) is not msgspec.UNSET]
+        try:
+            columns = {name: _column([getattr(row, name) for row in typed]) for name in (*fields, *given)}
+        except (OverflowError, TypeError):
+            pass  # a number of more than 64 bits, or an optional field that only some rows have
+        else:
+            if all(getattr(row, name) is msgspec.UNSET for name in set(optional) - {*given} for row in typed):
+                return [columns.get(name) for name in (*fields, *optional)]
+    rows = read_rows(path, row_type)
+    read = [(box_column if name == "bbox" else int_column)(rows, name, source) for name in fields]
+    return [*read, *(_optional_column(rows, name, source) for name in optional)]
+
+
+def _column(values: list[Any]) -> Any:
+    if isinstance(values[0], tuple):
+        return np.array(values, np.float64)
+    return np.fromiter(values, np.int64, len(values))
+
+
+def _optional_column(rows: list[dict[str, Any]], name: str, source: str) -> Ints | None:
+    has = [name in row for row in rows]
+    if not any(has):
+        return None
+    if not all(has):
+        row = has.index(not has[0])
+        raise InputError(
+            f"{source}: row {row}: {name}: expected in all rows or in none, got it in {sum(has):,} of "
+            f"{len(has):,}; write it for every item, 0 where it is not known"
+        )
+    return int_column(rows, name, source)
 
 
 def read_truth(queries: Path, gallery: Path) -> tuple[Queries, Gallery]:
@@ -190,29 +227,6 @@ def _attribute_columns(items: Items) -> tuple[Ints, Ints, Ints, Ints]:
 def _exact(boxes_xyxy: Floats) -> tuple[Any, ...]:
     """The four sides as integers that are equal where the numbers are; -0.0 equals 0.0."""
     return tuple(np.ascontiguousarray(boxes_xyxy.T + 0.0).view(np.int64))
-
-
-def _attributes(rows: list[dict[str, Any]], source: str) -> dict[str, Ints]:
-    found = {}
-    for name in ATTRIBUTES:
-        has = [name in row for row in rows]
-        if not any(has):
-            continue
-        if not all(has):
-            row = has.index(not has[0])
-            raise InputError(
-                f"{source}: row {row}: {name}: expected in all rows or in none, got it in {sum(has):,} of "
-                f"{len(has):,}; write it for every item, 0 where it is not known"
-            )
-        column = int_column(rows, name, source)
-        outside = np.flatnonzero((column < 0) | (column > 3))
-        if len(outside):
-            raise InputError(
-                f"{source}: row {outside[0]}: {name}: expected 1, 2 or 3, or 0 where it is not known, "
-                f"got {column[outside[0]]}"
-            )
-        found[name] = column
-    return found
 
 
 def refuse_unanswerable(queries: Queries, gallery: Gallery) -> None:

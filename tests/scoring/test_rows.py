@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from harness.scoring import rows
 from harness.scoring.results import Results
-from harness.scoring.rows import AnyRow, ResultRow, blocks, objects, repeated_field, stream_blocks
+from harness.scoring.rows import ResultRow, blocks, objects, repeated_field, stream_blocks
+from harness.scoring.truth import Queries
 from harness.types import InputError
-from tests.scoring.worlds import result
+from tests.scoring.worlds import query, result
 
 MIB = 1 << 20
 
@@ -95,6 +96,19 @@ def test_a_field_twice_is_found(file, small_blocks):
         Results.from_json(path)
 
 
+def test_a_field_twice_in_the_ground_truth_is_refused(file):
+    rows = [query(1, [0, 0, 1, 1]), query(2, [0, 0, 1, 1]) | {"scale": 2}]
+    text = json.dumps(rows)
+    with pytest.raises(InputError, match="row 1: scale: expected in all rows or in none, got it in 1 of 2"):
+        Queries.from_json(file(text))
+    text = text.replace(', "scale": 2', "")
+    assert Queries.from_json(file(text)).pair_ids.tolist() == [1, 1]
+    with pytest.raises(InputError, match="row 1: has the field 'pair_id' twice; keep one of them"):
+        Queries.from_json(file(text.replace("}]", ', "pair_id": 3}]')))
+    with pytest.raises(InputError, match="row 0: has the field 'scale' twice"):
+        Queries.from_json(file(text.replace("},", ', "scale": 1, "scale": 1},')))
+
+
 def test_a_foreign_field_twice_does_not_matter(file):
     (block,) = read(file(json.dumps(many(2)).replace('"query_cls"', '"x": 1, "x": 2, "query_cls"')))
     assert block.rows is not None
@@ -165,7 +179,7 @@ def test_every_json_list_is_read_as_json_reads_it(tmp_path, values, indent):
     path.write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "BLOCK_BYTES", 16)
-        found = [row for block in blocks(path, AnyRow) for row in objects(block)]
+        found = [row for block in blocks(path, ResultRow) for row in objects(block)]
     assert repr(found) == repr(json.loads(text))
 
 

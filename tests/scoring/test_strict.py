@@ -208,3 +208,14 @@ def test_differences_account_for_every_query():
             num_gained += sum(found.gained.values())
     assert num_lost > 50
     assert num_gained >= 3
+
+
+def test_boxes_without_end_on_top_of_each_other_are_refused_in_bounded_memory():
+    """8,000 times the same box took 20 s and 3 GB."""
+    box = np.array([[10.0, 10, 50, 90]])
+    with pytest.raises(InputError, match="photo 7: has thousands of boxes on top of each other"):
+        same_boxes(np.full(8000, 7), np.repeat(box, 8000, axis=0))
+    stacked = np.repeat(box, 400, axis=0)
+    first, second = same_boxes(np.full(400, 7), stacked)
+    assert len(first) == 400 * 399 // 2
+    assert (first != second).all()
