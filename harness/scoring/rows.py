@@ -245,7 +245,7 @@ class _Reader(Generic[RowT]):
                 rows = self.decoder.decode(text)
             text.isascii() or text.decode()
             num_rows = len(rows)
-            if self._has_repeated_field(text, num_rows):
+            if self._has_repeated_field(text, rows):
                 rows = None
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             rows = None
@@ -260,12 +260,14 @@ class _Reader(Generic[RowT]):
             raise InputError(f"{self.source}: has more than {MAX_ROWS:,} rows; no result file needs that")
         return Block(self.row - num_rows, num_rows, text, rows)
 
-    def _has_repeated_field(self, text: bytes, num_rows: int) -> bool:
-        fields = self.row_type.__struct_fields__
-        if text.count(b'"') == 2 * len(fields) * num_rows and not self.row_type.__struct_defaults__:
+    def _has_repeated_field(self, text: bytes, rows: list[RowT]) -> bool:
+        fields, optional = self.row_type.__struct_fields__, len(self.row_type.__struct_defaults__)
+        if not optional and text.count(b'"') == 2 * len(fields) * len(rows):
             return False  # all rows have all fields, so there is no room for another
-        counts = [text.count(b'"' + name.encode() + b'"') for name in fields]
-        if b"\\" not in text and all(count in (0, num_rows) for count in counts):
+        expected = dict.fromkeys(fields, len(rows))
+        for name in fields[len(fields) - optional :]:
+            expected[name] = sum(getattr(row, name) is not msgspec.UNSET for row in rows)
+        if b"\\" not in text and all(text.count(b'"%b"' % name.encode()) == n for name, n in expected.items()):
             return False
         return repeated_field(text, self.row_type) is not None
 
