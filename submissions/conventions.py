@@ -144,6 +144,8 @@ class Survey:
                     "due: multiply x by the photo's width and y by its height",
                 )
             elif self.are_xywh(name) != "no":
+                is_sure = self.are_xywh(name) == "surely"
+                remedy = "--fix converts them" if is_sure else "--fix leaves them, unless the photos of --data decide"
                 if counts.num_sized >= _MIN_SIZED:
                     reason = (
                         f"read so, {counts.num_xywh / counts.num_sized:.1%} lie in their photos, "
@@ -153,8 +155,8 @@ class Survey:
                     reason = f"{counts.num_inverted / counts.num:.1%} have x2 < x1 or y2 < y1"
                 yield (
                     LOOKS_LIKE_XYWH,
-                    f"{name}: the boxes {'' if self.are_xywh(name) == 'surely' else 'may '}look like "
-                    f"[x, y, width, height], but [x1, y1, x2, y2] is due: {reason}",
+                    f"{name}: the boxes {'' if is_sure else 'may '}look like "
+                    f"[x, y, width, height], but [x1, y1, x2, y2] is due: {reason}; {remedy}",
                 )
 
     def _are_from_0(self) -> bool:
@@ -167,18 +169,13 @@ class Survey:
         here = _share(photos, ids)
         if not sum(map(len, ids.values())) or here > 0.7:
             return
-        others: Mapping[str, float] = {}
-        if photos.other_splits is not None:
-            others = {name: _share(KnownPhotos.of_split(name, of), ids) for name, of in photos.other_splits().items()}
-        fitting = max(others, key=lambda name: others[name], default="")
         what = f"only {here:.1%} of the ids are photos of the right kind in {photos.source}"
-        if fitting and others[fitting] > max(0.95, here):
-            yield (
-                LOOKS_LIKE_OTHER_SPLIT,
-                f"{what}, but {others[fitting]:.1%} in the {fitting} split: --split {fitting}?",
-            )
-        else:
-            yield LOOKS_LIKE_OTHER_SPLIT, f"{what}; is the file of another split (train, validation, test)?"
+        for name, of in () if photos.other_splits is None else photos.other_splits():
+            there = _share(KnownPhotos.of_split(name, of), ids)
+            if there > 0.95:
+                yield LOOKS_LIKE_OTHER_SPLIT, f"{what}, but {there:.1%} in the {name} split: --split {name}?"
+                return
+        yield LOOKS_LIKE_OTHER_SPLIT, f"{what}; is the file of another split (train, validation, test)?"
 
 
 _MIN_GALLERIES = 5 * GALLERY_LENGTH

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.scoring.rows import Block, ResultRow
-from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, Ints
+from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, InputError, Ints
 from submissions.problems import FIELDS, Kind, Tally
 
 NOT_AN_OBJECT = Kind("not-an-object", "error", "expected an object")
@@ -81,21 +81,28 @@ def read_entries(block: Block[ResultRow], tally: Tally) -> Entries:
         block: the rows.
         tally: gets the problems of types, lengths, missing and repeated fields.
     """
-    entries = None if block.rows is None else _typed_entries(block.first_row, block.rows)
+    entries = None if block.rows is None else typed_entries(block.first_row, block.rows)
     if entries is None or block.text.count(b'"') != _QUOTES_OF_A_ROW * block.num_rows:
         return _Walk(tally).entries(block)
     return entries
 
 
 def walk_rows(block: Block[Any]) -> Iterator[tuple[str, Any]]:
-    """Every row of a block, as its text and as Python's ``json`` reads it; see `RepeatedFields`."""
+    """Every row of a block, as its text and as Python's ``json`` reads it; see `RepeatedFields`.
+
+    Raises:
+        InputError: a row is nested so deep that ``json`` gives up.
+    """
     text = block.text.decode("utf-8", "surrogatepass")  # as Python's json does
     decode = json.JSONDecoder(object_pairs_hook=_object).raw_decode
     position = 1
-    for _ in range(block.num_rows):
+    for number in range(block.num_rows):
         while text[position] in " \t\r\n,":
             position += 1
-        value, end = decode(text, position)
+        try:
+            value, end = decode(text, position)
+        except RecursionError as error:
+            raise InputError(f"row {block.first_row + number}: is nested too deep") from error
         yield text[position:end], value
         position = end
 
@@ -130,7 +137,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value if len(value) == len(pairs) else RepeatedFields(pairs)
 
 
-def _typed_entries(first_row: int, rows: list[ResultRow]) -> Entries | None:
+def typed_entries(first_row: int, rows: list[ResultRow]) -> Entries | None:
     """The columns of rows of the right type; None if a list is not of 20 or an integer is too large."""
     num_rows = len(rows)
     wanted = num_rows * GALLERY_LENGTH

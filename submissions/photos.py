@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from harness.scoring.truth import Gallery, Queries
 from harness.types import Bools, Floats, Ints, Photos
 
 PhotoSize = Callable[[int], tuple[int, int]]
-OtherSplits = Callable[[], Mapping[str, Photos]]
+OtherSplits = Callable[[], Iterable[tuple[str, Photos]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class KnownPhotos:
             without a query or an answer; a row that speaks of one of those counts nothing, and that may be meant.
         asked_ids: (A,) int64, consumer photos that are missed without an entry.
         size_of: width and height of a photo in pixels; None if unknown. Asked once for each photo that the file names.
-        other_splits: the photos of the other splits of the data set by their names, to tell which of them a file
-            answers; read only if most ids are wrong.
+        other_splits: names and photos of the other splits of the data set, to tell which of them a file answers;
+            asked only if many ids are wrong, and only until one fits.
     """
 
     source: str

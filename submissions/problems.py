@@ -61,7 +61,7 @@ class Group:
         kind: what they have in common.
         field_name: the field of a row; empty if it is the row or the file as a whole.
         num_problems: how many.
-        num_rows: in how many rows.
+        num_rows: in how many rows; 0 if it is the file as a whole.
         problems: the first `MOST_KEPT` of them, in the order of the file.
     """
 
@@ -74,15 +74,15 @@ class Group:
     last_row: int = field(default=-1, repr=False)
 
     def summary(self) -> str:
-        """One line, however many they are."""
+        """One line, however many they are: the first, how many more, and in which rows."""
         first = self.problems[0]
+        line = f"{first.where}: {first.what}" if first.where else first.what
         if self.num_problems == 1:
-            return f"{first.where}: {first.what}" if first.where else first.what
-        places = ", ".join(problem.where for problem in self.problems[:_NUM_PLACES])
-        more = ", …" if self.num_problems > _NUM_PLACES else ""
-        rows = f" in {self.num_rows:,} rows" if self.num_rows not in (1, self.num_problems) else ""
-        count = f"{self.num_problems:,} × {self.field_name}" if self.field_name else f"{self.num_problems:,} rows"
-        return f"{count}: {self.kind.what}{rows} ({places}{more})"
+            return line
+        rows = list(dict.fromkeys(row for row, *_ in self.order))[: _NUM_PLACES + 1]
+        places = ", ".join(f"[{row}]" for row in rows[:_NUM_PLACES]) + (", …" if self.num_rows > _NUM_PLACES else "")
+        there = f"{self.num_rows:,} rows: {places}" if self.num_rows > 1 else "this row"
+        return f"{line} (and {self.num_problems - 1:,} more like it, in {there})"
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ class Report:
         num_rows: whole entries read from it; None if it is no list of entries.
         num_hedged_boxes: boxes of a photo that are entered under more than one category.
         problems: in the order of the file, at most `MOST_KEPT` of a kind and field; those of the file come last.
-        groups: the same by kind and field with their full numbers; errors first, those of the file as a whole before
-            those of its rows.
+        groups: the same by kind and field with their full numbers; those of the file as a whole first, then errors.
     """
 
     path: Path
@@ -164,7 +163,9 @@ class Tally:
         return self._groups.setdefault((kind.name, name), Group(kind, name))
 
     def _keep(self, group: Group, row: int, place: int | None, what: str) -> None:
-        where = f"[{row}]" + (f".{group.field_name}" if group.field_name else "") + ("" if place is None else f"[{place}]")
+        where = (
+            f"[{row}]" + (f".{group.field_name}" if group.field_name else "") + ("" if place is None else f"[{place}]")
+        )
         group.problems.append(Problem(where, what, group.kind.severity, group.kind.name))
         group.order.append((row, _FIELD_ORDER.get(group.field_name, -1), -1 if place is None else place))
 
@@ -172,7 +173,7 @@ class Tally:
         """What has been collected."""
         groups = sorted(
             self._groups.values(),
-            key=lambda group: (group.kind.severity, group.order[0][0] != _WHOLE_FILE, group.order[0]),
+            key=lambda group: (group.order[0][0] != _WHOLE_FILE, group.kind.severity, group.order[0]),
         )
         ordered = sorted(
             (pair for group in groups for pair in zip(group.order, group.problems, strict=True)),

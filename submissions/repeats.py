@@ -12,7 +12,7 @@ from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
 from submissions.problems import Kind, Tally
 
 COPY = Kind("copy", "error", "is an exact copy of an earlier row")
-REPEAT = Kind("repeat", "error", "has the photo, box and category of an earlier row, but another score or gallery")
+REPEAT = Kind("repeat", "error", "has the photo, box and category of an earlier row")
 HEDGING = Kind("class-hedging", "warning", "class hedging: its box stands under several categories")
 MUCH_HEDGING = Kind("much-class-hedging", "warning", "class hedging")
 
@@ -87,7 +87,7 @@ def _report_copies(path: Path, rows: Ints, same_class: Bools, tally: Tally) -> I
                 seen[key] = row
     for kind, found, what in (
         (COPY, copies, "is an exact copy of [{}]"),
-        (REPEAT, others, "repeats [{}]: same photo, box and category, but another score or gallery"),
+        (REPEAT, others, "repeats [{}]: same photo, box and category"),
     ):
         numbers = np.array([row for row, _ in found], np.int64)
         tally.add_all(kind, numbers, "", lambda number, found=found, what=what: what.format(found[number][1]))  # type: ignore[misc]
@@ -109,7 +109,7 @@ def _fingerprints(path: Path, wanted: set[int]) -> dict[int, int]:
                 except msgspec.ValidationError:
                     continue
                 found[number] = hash(
-                    (row.query_score, tuple(row.gallery_image_id), tuple(row.gallery_bbox), row.query_bbox)
+                    (repr(row.query_score), tuple(row.gallery_image_id), tuple(row.gallery_bbox), row.query_bbox)
                 )
     except InputError:
         pass  # the file ends early, which is a problem of its own

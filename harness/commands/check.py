@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,9 @@ def check(
     if query is not None and data is not None:
         raise typer.BadParameter("the photos are told by --data or by --query and --gallery, not by both")
     if diff and (fix or data or query):
-        raise typer.BadParameter("compares two files and takes neither --fix nor --data nor --query", param_hint="--diff")
+        raise typer.BadParameter(
+            "compares two files and takes neither --fix nor --data nor --query", param_hint="--diff"
+        )
     try:
         if diff:
             _compare(files[0], files[1], as_json=as_json)
@@ -86,9 +89,9 @@ def _compare(first: Path, second: Path, *, as_json: bool) -> None:
 
     found = compare_submissions(first, second)
     if as_json:
-        emit(found.as_object())
+        emit(_difference_as_object(found))
     else:
-        show(*found.lines())
+        _show_difference(found)
 
 
 def _known_photos(data: Path | None, split: Any, query: Path | None, gallery: Path | None) -> Any:
@@ -112,13 +115,11 @@ def _known_photos(data: Path | None, split: Any, query: Path | None, gallery: Pa
     )
 
 
-def _other_splits(data: Path, split: str) -> dict[str, Photos]:
-    """The photos of the other splits of the folder, as far as it has them."""
-    found: dict[str, Photos] = {}
-    for name in SPLITS:
+def _other_splits(data: Path, split: str) -> Iterator[tuple[str, Photos]]:
+    """The other splits of the folder, as far as it has them; train comes last, since it takes longest to read."""
+    for name in reversed(SPLITS):
         if name != split and (data / name / "image").is_dir():
-            found[name] = read_photos(data, name).photos
-    return found
+            yield name, read_photos(data, name).photos
 
 
 def _as_object(report: Any) -> dict[str, Any]:
@@ -132,6 +133,7 @@ def _as_object(report: Any) -> dict[str, Any]:
                 "kind": one.kind.name,
                 "severity": one.kind.severity,
                 "field": one.field_name,
+                "what": one.kind.what,
                 "num_problems": one.num_problems,
                 "num_rows": one.num_rows,
             }
@@ -143,8 +145,9 @@ def _as_object(report: Any) -> dict[str, Any]:
 def _show_report(report: Any, file: Path) -> None:
     """A line a kind of problem, and the verdict."""
     groups = report.groups
+    show(*(f"{one.kind.severity}: {one.summary()}" for one in groups if not one.num_rows))
     for severity in ("error", "warning"):
-        found = [one for one in groups if one.kind.severity == severity]
+        found = [one for one in groups if one.num_rows and one.kind.severity == severity]
         show(*(f"{severity}: {one.summary()}" for one in found[:_MOST_LINES]))
         if len(found) > _MOST_LINES:
             show(f"… and {len(found) - _MOST_LINES:,} more kinds of {severity}s (all of them with --json)")
@@ -154,3 +157,72 @@ def _show_report(report: Any, file: Path) -> None:
     }
     numbers = [f"{num:,} {name}{'' if num == 1 else 's'}" if num else f"no {name}s" for name, num in counts.items()]
     show(f"{file}: {', '.join(numbers)}, {report.num_rows or 0:,} rows")
+
+
+def _difference_as_object(found: Any) -> dict[str, Any]:
+    alone = [
+        {"num": num, "examples": examples} for num, examples in zip(found.num_alone, found.examples_alone, strict=True)
+    ]
+    ranks = found.first_ranks.tolist()
+    return {
+        "same": found.is_none,
+        "files": [str(path) for path in found.paths],
+        "num_rows": list(found.num_rows),
+        "num_matched": found.num_matched,
+        "rounded_to_decimals": found.decimals,
+        "only_in_first": alone[0],
+        "only_in_second": alone[1],
+        "scores": {
+            "num_differing": found.num_scores,
+            "largest_change": found.largest_score_change,
+            "examples": found.example_scores,
+        },
+        "galleries": {
+            "num_differing": found.num_galleries,
+            "first_differing_rank": {str(rank): num for rank, num in enumerate(ranks, 1) if num},
+            "overlap": found.overlap and {str(k): share for k, share in found.overlap.items()},
+            "jaccard": found.jaccard and {str(k): share for k, share in found.jaccard.items()},
+            "examples": found.example_galleries,
+        },
+    }
+
+
+def _show_difference(found: Any) -> None:
+    """What differs, a line each."""
+    from submissions.difference import RANK_GROUPS
+
+    names = [str(path) for path in found.paths]
+    for sign, name, num in zip("AB", names, found.num_rows, strict=True):
+        show(f"{sign} = {name}: {num:,} rows")
+    rounded = "" if found.decimals is None else f" (rounded to {found.decimals} decimals, as one of them is)"
+    show(f"in both: {found.num_matched:,} rows of the same photo, box and category{rounded}")
+    for sign, num, examples in zip("AB", found.num_alone, found.examples_alone, strict=True):
+        if num:
+            shown = "; ".join(
+                f"[{one['row']}] photo {one['query_image_id']}, class {one['query_cls']}, box {one['query_bbox']}"
+                for one in examples[:2]
+            )
+            show(f"only in {sign}: {num:,} rows: {shown}{'; …' if num > 2 else ''}")
+    if found.num_scores:
+        one = found.example_scores[0]
+        before, after = one["scores"]
+        show(
+            f"other scores: {found.num_scores:,} rows, by at most {found.largest_score_change:.4g}; the first is "
+            f"A[{one['rows'][0]}] {before:.4g}, B[{one['rows'][1]}] {after:.4g}"
+        )
+    if found.num_galleries:
+        one = found.example_galleries[0]
+        counts = ", ".join(
+            f"{first if first == last else f'{first}–{last}'}: {int(found.first_ranks[first - 1 : last].sum()):,}"
+            for first, last in RANK_GROUPS
+        )
+        show(
+            f"other gallery lists: {found.num_galleries:,} rows; the first is A[{one['rows'][0]}], "
+            f"B[{one['rows'][1]}], from rank {one['first_rank']} on",
+            f"    first rank that differs: {counts}",
+        )
+    if found.overlap and found.num_galleries:
+        shares = ", ".join(f"top {k} {share:.1%}" for k, share in found.overlap.items())
+        show(f"    entries in both lists, mean of all rows in both files: {shares}")
+    if found.is_none:
+        show("they say the same")
