@@ -12,7 +12,7 @@ import numpy as np
 from harness.scoring.rows import Block, ResultRow, blocks, no_garbage_collection
 from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
 from submissions.conventions import MARGIN_PX, Survey
-from submissions.entries import NOT_A_CATEGORY, NOT_AN_ID, Column, read_entries
+from submissions.entries import NOT_A_CATEGORY, NOT_AN_ID, Column, read_entries, shown_box
 from submissions.photos import KnownPhotos
 from submissions.problems import FIELDS, Kind, Problem, Report, Tally
 from submissions.repeats import Boxed, report_repeats
@@ -88,7 +88,12 @@ def examine(path: Path, photos: KnownPhotos | None = None) -> Examination:
     faults: list[str] = []
     with no_garbage_collection():
         for block in _sound_blocks(path, faults):
-            _check_block(block, photos, tally, survey, boxed)
+            try:
+                _check_block(block, photos, tally, survey, boxed)
+            except RecursionError:
+                last = block.first_row + block.num_rows - 1
+                faults.append(f"among the rows {block.first_row} to {last} is one that is nested too deep")
+                break
             num_rows = block.first_row + block.num_rows
     for fault in faults:
         tally.add_whole(NOT_READABLE, fault)
@@ -165,8 +170,8 @@ def _check_ids(column: Column, name: str, photos: KnownPhotos | None, tally: Tal
         tally,
         lambda value: f"image {value} is a {other} photo, expected a {expected} photo",
     )
-    kind = FOREIGN_PHOTO if known.is_complete else UNLISTED_PHOTO
-    _report(kind, ~fits & ~swapped, column, name, tally, lambda value: f"image {value} is not in {source}")
+    kind, so = (FOREIGN_PHOTO, "") if known.is_complete else (UNLISTED_PHOTO, ", so it counts nothing")
+    _report(kind, ~fits & ~swapped, column, name, tally, lambda value: f"image {value} is not in {source}{so}")
 
 
 def _check_boxes(column: Column, name: str, sizes: Floats | None, tally: Tally) -> None:
@@ -179,10 +184,10 @@ def _check_boxes(column: Column, name: str, sizes: Floats | None, tally: Tally) 
         width, height = sizes.T
         beside |= (x1 >= width) | (y1 >= height)
         outside |= (x2 > width + MARGIN_PX) | (y2 > height + MARGIN_PX)
-    _report(INVERTED, inverted, column, name, tally, lambda box: f"{INVERTED.what}: {_box(box)}")
-    _report(EMPTY, empty, column, name, tally, lambda box: f"{EMPTY.what}: {_box(box)}")
-    _report(BESIDE, sound & beside, column, name, tally, lambda box: f"{BESIDE.what}: {_box(box)}")
-    _report(OUTSIDE, sound & outside & ~beside, column, name, tally, lambda box: f"{OUTSIDE.what}: {_box(box)}")
+    _report(INVERTED, inverted, column, name, tally, lambda box: f"{INVERTED.what}: {shown_box(box)}")
+    _report(EMPTY, empty, column, name, tally, lambda box: f"{EMPTY.what}: {shown_box(box)}")
+    _report(BESIDE, sound & beside, column, name, tally, lambda box: f"{BESIDE.what}: {shown_box(box)}")
+    _report(OUTSIDE, sound & outside & ~beside, column, name, tally, lambda box: f"{OUTSIDE.what}: {shown_box(box)}")
 
 
 def _check_answers(rows: Ints, ids_RK: Ints, boxes_RK4: Floats, tally: Tally) -> None:
@@ -219,7 +224,3 @@ def _report(kind: Kind, wrong: Bools, column: Column, name: str, tally: Tally, w
     values = column.values[wrong]
     places = None if column.places is None else column.places[wrong]
     tally.add_all(kind, column.rows[wrong], name, lambda number: what(values[number].tolist()), places)
-
-
-def _box(box: list[float]) -> str:
-    return "[" + ", ".join(f"{value:.10g}" for value in box) + "]"

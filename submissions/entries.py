@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.scoring.rows import Block, ResultRow
-from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, InputError, Ints
+from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, Ints
 from submissions.problems import FIELDS, Kind, Tally
 
 NOT_AN_OBJECT = Kind("not-an-object", "error", "expected an object")
@@ -91,18 +91,15 @@ def walk_rows(block: Block[Any]) -> Iterator[tuple[str, Any]]:
     """Every row of a block, as its text and as Python's ``json`` reads it; see `RepeatedFields`.
 
     Raises:
-        InputError: a row is nested so deep that ``json`` gives up.
+        RecursionError: a row is nested so deep that ``json`` gives up.
     """
     text = block.text.decode("utf-8", "surrogatepass")  # as Python's json does
     decode = json.JSONDecoder(object_pairs_hook=_object).raw_decode
     position = 1
-    for number in range(block.num_rows):
+    for _ in range(block.num_rows):
         while text[position] in " \t\r\n,":
             position += 1
-        try:
-            value, end = decode(text, position)
-        except RecursionError as error:
-            raise InputError(f"row {block.first_row + number}: is nested too deep") from error
+        value, end = decode(text, position)
         yield text[position:end], value
         position = end
 
@@ -130,6 +127,11 @@ def shown(value: Any) -> str:
     except RecursionError:
         return "a list of lists of lists"
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def shown_box(box: list[float]) -> str:
+    """A box with as many digits as it needs."""
+    return "[" + ", ".join(f"{value:.10g}" for value in box) + "]"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

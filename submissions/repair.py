@@ -98,7 +98,10 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
         examined = _examine_whole(path, current, photos)
         before = None if found else examined.report
         for _ in range(_MOST_PASSES):
-            mended = _mend(current, examined, photos, draft, found)
+            try:
+                mended = _mend(current, examined, photos, draft, found)
+            except RecursionError as error:
+                raise InputError(f"{path}: has a row that is nested too deep to be mended") from error
             if mended is None:
                 break
             current = mended
@@ -164,10 +167,7 @@ def _mended_rows(block: Block[ResultRow], mender: Mender, drops: frozenset[int])
         if number in drops:
             continue
         mended: Any = mender.mend(row, number)
-        try:
-            yield text.encode("utf-8", "surrogatepass") if mended is None else json.dumps(mended).encode()
-        except RecursionError as error:
-            raise InputError(f"row {number}: is nested too deep to be mended") from error
+        yield text.encode("utf-8", "surrogatepass") if mended is None else json.dumps(mended).encode()
 
 
 def _write(path: Path, texts: Iterator[bytes]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.scoring.rows import ResultRow, blocks, objects
 from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
+from submissions.entries import shown_box
 from submissions.problems import Kind, Tally
 
 COPY = Kind("copy", "error", "is an exact copy of an earlier row")
@@ -133,8 +134,8 @@ def _report_hedging(rows: Ints, image_ids: Ints, boxes: Floats, categories: Ints
         start, end = int(starts[hedged[number]]), int(ends[hedged[number]])
         names = sorted(set(categories[start:end].tolist()))
         return (
-            f"class hedging: box {boxes[start].tolist()} of photo {image_ids[start]} is entered under {len(names)} "
-            f"categories ({', '.join(map(str, names))})"
+            f"class hedging: box {shown_box(boxes[start].tolist())} of photo {image_ids[start]} is entered under "
+            f"{len(names)} categories ({', '.join(map(str, names))})"
         )
 
     tally.add_all(HEDGING, first_rows, "", what)
