@@ -1,17 +1,18 @@
-"""Columns out of parsed JSON rows: fast when the rows are right, exact about the first place where they are not."""
+"""Columns out of parsed JSON rows: fast when the rows are right, exact about the first place where they are not.
+
+``first_row`` is the number of the first of the rows in their file, for messages.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
-from harness.scoring.rows import no_garbage_collection
+from harness.scoring.rows import AnyRow, Block, blocks, objects
 from harness.types import Floats, InputError, Ints
 
 _NUMBERS = {int, float}
@@ -23,89 +24,88 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file cannot be read, is not JSON, or is not a list of objects; names the row where there is one.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON file") from error
-    try:
-        with no_garbage_collection():
-            rows = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise InputError(_why_not_json(path, content, error)) from error
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: expected a JSON list with one object a row, got {_described(rows)} at the top")
+    return [row for block in blocks(path, AnyRow) for row in object_rows(block, str(path))]
+
+
+def object_rows(block: Block[Any], source: str) -> list[dict[str, Any]]:
+    """The rows of a block as Python objects.
+
+    Raises:
+        InputError: the first row that is no object.
+    """
+    rows = objects(block)
     if set(map(type, rows)) - {dict}:
         row = next(number for number, value in enumerate(rows) if type(value) is not dict)
-        raise InputError(f"{path}: row {row}: expected an object, got {_described(rows[row])}")
+        raise InputError(f"{source}: row {block.first_row + row}: expected an object, got {_described(rows[row])}")
     return rows
 
 
-def int_column(rows: list[dict[str, Any]], field: str, source: str) -> Ints:
+def int_column(rows: list[dict[str, Any]], field: str, source: str, first_row: int = 0) -> Ints:
     """One integer a row; a number such as 7.0 is read as 7.
 
     Raises:
         InputError: the first row whose value is missing or no whole number.
     """
-    values = _field(rows, field, source)
+    values = _field(rows, field, source, first_row)
     if not set(map(type, values)) <= _NUMBERS:
         row = next(number for number, value in enumerate(values) if type(value) not in _NUMBERS)
-        raise _wrong(source, row, field, "an integer", values[row])
+        raise _wrong(source, first_row + row, field, "an integer", values[row])
     try:
         exact = np.fromiter(values, np.float64, len(values))
         column = np.fromiter(map(int, values), np.int64, len(values))
     except (OverflowError, ValueError) as error:
         row = next(number for number, value in enumerate(values) if not abs(value) < 2**63)
-        raise _wrong(source, row, field, "an integer of at most 64 bits", values[row]) from error
+        raise _wrong(source, first_row + row, field, "an integer of at most 64 bits", values[row]) from error
     if not (np.floor(exact) == exact).all():
         row = int(np.flatnonzero(np.floor(exact) != exact)[0])
-        raise _wrong(source, row, field, "an integer", values[row])
+        raise _wrong(source, first_row + row, field, "an integer", values[row])
     return column
 
 
-def float_column(rows: list[dict[str, Any]], field: str, source: str) -> Floats:
+def float_column(rows: list[dict[str, Any]], field: str, source: str, first_row: int = 0) -> Floats:
     """One finite number a row.
 
     Raises:
         InputError: the first row whose value is missing or no finite number.
     """
-    values = _field(rows, field, source)
+    values = _field(rows, field, source, first_row)
     if not set(map(type, values)) <= _NUMBERS:
         row = next(number for number, value in enumerate(values) if type(value) not in _NUMBERS)
-        raise _wrong(source, row, field, "a number", values[row])
+        raise _wrong(source, first_row + row, field, "a number", values[row])
     column = _finite(values)
     if column is None:
         row = next(number for number, value in enumerate(values) if _finite([value]) is None)
-        raise _wrong(source, row, field, "a finite number", values[row])
+        raise _wrong(source, first_row + row, field, "a finite number", values[row])
     return column
 
 
-def box_column(rows: list[dict[str, Any]], field: str, source: str) -> Floats:
+def box_column(rows: list[dict[str, Any]], field: str, source: str, first_row: int = 0) -> Floats:
     """One box [x1, y1, x2, y2] a row, as (rows, 4).
 
     Raises:
         InputError: the first row whose value is missing or is not four finite numbers.
     """
-    column = _boxes(_field(rows, field, source))
+    column = _boxes(_field(rows, field, source, first_row))
     if column is None:
         row = next(number for number, value in enumerate(rows) if _boxes([value[field]]) is None)
-        raise _wrong(source, row, field, "a box [x1, y1, x2, y2] of four finite numbers", rows[row][field])
+        raise _wrong(source, first_row + row, field, "a box [x1, y1, x2, y2] of four finite numbers", rows[row][field])
     return column
 
 
-def list_lengths(rows: list[dict[str, Any]], field: str, source: str) -> Ints:
+def list_lengths(rows: list[dict[str, Any]], field: str, source: str, first_row: int = 0) -> Ints:
     """The length of the list in each row.
 
     Raises:
         InputError: the first row whose value is missing or is no list.
     """
-    values = _field(rows, field, source)
+    values = _field(rows, field, source, first_row)
     if set(map(type, values)) - {list}:
         row = next(number for number, value in enumerate(values) if type(value) is not list)
-        raise _wrong(source, row, field, "a list", values[row])
+        raise _wrong(source, first_row + row, field, "a list", values[row])
     return np.fromiter(map(len, values), np.int64, len(values))
 
 
-def int_lists(rows: list[dict[str, Any]], field: str, source: str, length: int) -> Ints:
+def int_lists(rows: list[dict[str, Any]], field: str, source: str, length: int, first_row: int = 0) -> Ints:
     """The first ``length`` integers of the list in each row, as (rows, length); see `list_lengths` for the lengths.
 
     Raises:
@@ -123,11 +123,11 @@ def int_lists(rows: list[dict[str, Any]], field: str, source: str, length: int) 
         try:
             parts.append(int_column(entries, field, source))
         except InputError as error:
-            raise _wrong(source, number, field, f"a list of {length} integers", row[field]) from error
+            raise _wrong(source, first_row + number, field, f"a list of {length} integers", row[field]) from error
     return np.stack(parts)
 
 
-def box_lists(rows: list[dict[str, Any]], field: str, source: str, length: int) -> Floats:
+def box_lists(rows: list[dict[str, Any]], field: str, source: str, length: int, first_row: int = 0) -> Floats:
     """The first ``length`` boxes of the list in each row, as (rows, length, 4).
 
     Raises:
@@ -140,17 +140,17 @@ def box_lists(rows: list[dict[str, Any]], field: str, source: str, length: int) 
         for entry, box in enumerate(row[field][:length]):
             if _boxes([box]) is None:
                 place = f"{field}[{entry}]"
-                raise _wrong(source, number, place, "a box [x1, y1, x2, y2] of four finite numbers", box)
+                raise _wrong(source, first_row + number, place, "a box [x1, y1, x2, y2] of four finite numbers", box)
     raise AssertionError("the boxes of no single row are wrong")
 
 
-def _field(rows: list[dict[str, Any]], field: str, source: str) -> list[Any]:
+def _field(rows: list[dict[str, Any]], field: str, source: str, first_row: int) -> list[Any]:
     try:
         return [row[field] for row in rows]
     except KeyError:
         number = next(number for number, row in enumerate(rows) if field not in row)
         raise InputError(
-            f"{source}: row {number}: the field {field!r} is missing (it has {sorted(rows[number])})"
+            f"{source}: row {first_row + number}: the field {field!r} is missing (it has {sorted(rows[number])})"
         ) from None
 
 
@@ -181,26 +181,3 @@ def _described(value: Any) -> str:
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _why_not_json(path: Path, content: bytes, error: orjson.JSONDecodeError) -> str:
-    """Python's own parser takes NaN and Infinity, which JSON has not: with it, the row and the field can be named."""
-    try:
-        rows = json.loads(content)
-    except (ValueError, RecursionError):
-        return f"{path}: is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-    for number, row in enumerate(rows if isinstance(rows, list) else []):
-        for field, value in row.items() if isinstance(row, dict) else []:
-            if {"NaN", "Infinity", "-Infinity"} & set(_scalars(value)):
-                return (
-                    f"{path}: row {number}: {field}: expected finite numbers, got NaN or Infinity, which JSON has not"
-                )
-    return f"{path}: is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-
-
-def _scalars(value: Any) -> Iterator[str]:
-    if isinstance(value, list):
-        for entry in value:
-            yield from _scalars(entry)
-    elif isinstance(value, float):
-        yield json.dumps(value)

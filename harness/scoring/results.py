@@ -5,12 +5,24 @@ Legend: R result rows, K gallery entries of a row.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from harness.scoring.columns import box_column, box_lists, float_column, int_column, int_lists, list_lengths, read_rows
+from harness.scoring.columns import (
+    box_column,
+    box_lists,
+    float_column,
+    int_column,
+    int_lists,
+    list_lengths,
+    object_rows,
+)
+from harness.scoring.halves import Columns, read_halves
+from harness.scoring.rows import Block, ResultRow, blocks, repeated_field, stream_blocks
 from harness.types import GALLERY_LENGTH, Detections, Floats, InputError, Ints, Ranking
 
 
@@ -69,33 +81,12 @@ class Results:
         Raises:
             InputError: the first row and field that is not so. The official script crashes there, or scores zero.
         """
-        source = str(path)
-        rows = read_rows(path)
-        lengths = list_lengths(rows, "gallery_image_id", source)
-        if (lengths < GALLERY_LENGTH).any():
-            row = int(np.flatnonzero(lengths < GALLERY_LENGTH)[0])
-            raise InputError(
-                f"{source}: row {row}: gallery_image_id: expected {GALLERY_LENGTH} entries, got {lengths[row]}; "
-                "write that many gallery boxes for every query box"
-            )
-        for field, found in (
-            ("gallery_image_id", lengths),
-            ("gallery_bbox", list_lengths(rows, "gallery_bbox", source)),
-        ):
-            if len(rows) and (found != lengths[0]).any():
-                row = int(np.flatnonzero(found != lengths[0])[0])
-                raise InputError(
-                    f"{source}: row {row}: {field}: expected {lengths[0]} entries as in gallery_image_id of row 0, "
-                    f"got {found[row]}; write as many for every row"
-                )
-        return cls(
-            int_column(rows, "query_image_id", source),
-            box_column(rows, "query_bbox", source),
-            float_column(rows, "query_score", source),
-            int_column(rows, "query_cls", source),
-            int_lists(rows, "gallery_image_id", source, GALLERY_LENGTH),
-            box_lists(rows, "gallery_bbox", source, GALLERY_LENGTH),
-        )
+        halves = read_halves(path, lambda stream: _read(stream_blocks(stream, str(path), ResultRow), str(path)))
+        if halves is not None and halves[0][_LENGTH][0] == halves[1][_LENGTH][0]:
+            columns = _joined([*halves])
+        else:
+            columns = _read(blocks(path, ResultRow), str(path))
+        return cls(*columns[:_LENGTH])
 
     @classmethod
     def from_ranking(cls, ranking: Ranking, boxes: Detections) -> Results:
@@ -118,3 +109,97 @@ class Results:
             boxes.image_ids[answers],
             boxes.boxes_xyxy[answers],
         )
+
+
+_LENGTH = 6
+"""The column that holds how many gallery entries the file has in each row."""
+
+
+def _read(found: Iterator[Block[ResultRow]], source: str) -> Columns:
+    parts: list[Columns] = []
+    length = None
+    for block in found:
+        quick = None if block.rows is None else _quick_columns(block.rows, length)
+        columns = quick or _columns(block, length, source)
+        length = int(columns[_LENGTH][0])
+        parts.append(columns)
+    return _joined(parts)
+
+
+def _quick_columns(rows: list[ResultRow], length: int | None) -> Columns | None:
+    """The columns of rows that are all right; None where one is not."""
+    lengths = {*map(len, (row.gallery_image_id for row in rows)), *map(len, (row.gallery_bbox for row in rows))}
+    if len(lengths) > 1 or min(lengths) < GALLERY_LENGTH or length not in (None, *lengths):
+        return None
+    length = lengths.pop()
+    num_rows, num_entries = len(rows), len(rows) * length
+    ids = chain.from_iterable([row.gallery_image_id for row in rows])
+    boxes = chain.from_iterable(chain.from_iterable([row.gallery_bbox for row in rows]))
+    try:
+        return (
+            np.fromiter([row.query_image_id for row in rows], np.int64, num_rows),
+            np.array([row.query_bbox for row in rows], np.float64),
+            np.fromiter([row.query_score for row in rows], np.float64, num_rows),
+            np.fromiter([row.query_cls for row in rows], np.int64, num_rows),
+            np.fromiter(ids, np.int64, num_entries).reshape(num_rows, -1)[:, :GALLERY_LENGTH],
+            np.fromiter(boxes, np.float64, 4 * num_entries).reshape(num_rows, -1, 4)[:, :GALLERY_LENGTH],
+            np.full(num_rows, length),
+        )
+    except OverflowError:  # an id of more than 64 bits
+        return None
+
+
+def _columns(block: Block[ResultRow], length: int | None, source: str) -> Columns:
+    """The columns of rows that are written in another way, or the first thing that is wrong with them."""
+    rows, first = object_rows(block, source), block.first_row
+    repeated = repeated_field(block.text, ResultRow)
+    if repeated is not None:
+        raise InputError(f"{source}: row {first + repeated[0]}: has the field {repeated[1]!r} twice; keep one of them")
+    lengths = list_lengths(rows, "gallery_image_id", source, first)
+    if (lengths < GALLERY_LENGTH).any():
+        row = int(np.flatnonzero(lengths < GALLERY_LENGTH)[0])
+        raise InputError(
+            f"{source}: row {first + row}: gallery_image_id: expected {GALLERY_LENGTH} entries, got {lengths[row]}; "
+            "write that many gallery boxes for every query box"
+        )
+    wanted = int(lengths[0]) if length is None else length
+    for field, found in (
+        ("gallery_image_id", lengths),
+        ("gallery_bbox", list_lengths(rows, "gallery_bbox", source, first)),
+    ):
+        if (found != wanted).any():
+            row = int(np.flatnonzero(found != wanted)[0])
+            raise InputError(
+                f"{source}: row {first + row}: {field}: expected {wanted} entries as in gallery_image_id of row 0, "
+                f"got {found[row]}; write as many for every row"
+            )
+    return (
+        int_column(rows, "query_image_id", source, first),
+        box_column(rows, "query_bbox", source, first),
+        float_column(rows, "query_score", source, first),
+        int_column(rows, "query_cls", source, first),
+        int_lists(rows, "gallery_image_id", source, GALLERY_LENGTH, first),
+        box_lists(rows, "gallery_bbox", source, GALLERY_LENGTH, first),
+        lengths,
+    )
+
+
+def _joined(parts: list[Columns]) -> Columns:
+    """The blocks' columns end to end; each is freed once copied, so that only one is held twice."""
+    if not parts:
+        parts = [_NO_ROWS]
+    columns = [list(column) for column in zip(*parts, strict=True)]
+    parts.clear()
+    columns.reverse()
+    return tuple(np.concatenate(columns.pop()) for _ in range(len(columns)))
+
+
+_NO_ROWS: Columns = (
+    np.zeros(0, np.int64),
+    np.zeros((0, 4)),
+    np.zeros(0),
+    np.zeros(0, np.int64),
+    np.zeros((0, GALLERY_LENGTH), np.int64),
+    np.zeros((0, GALLERY_LENGTH, 4)),
+    np.zeros(0, np.int64),
+)

@@ -24,10 +24,12 @@ from harness.scoring.unpacking import DAMAGED, unpacked
 from harness.types import InputError
 
 BLOCK_BYTES = 1 << 17
-MAX_ROW_BYTES = 1 << 24
+MAX_ROW_BYTES = 1 << 22
 """A row of the challenge has about a thousand bytes; a longer one than this is none."""
 MAX_BYTES = 1 << 32
 """The largest file, unpacked: the server refused files of a fourteenth of it."""
+MAX_ROWS = 3_000_000
+"""Five times the largest box set of the paper; the columns of so many rows take 3 GB."""
 MAX_DEPTH = 100
 """Brackets within brackets; a row of the challenge has three."""
 
@@ -47,6 +49,10 @@ class ResultRow(msgspec.Struct, gc=False):
     query_score: float
     gallery_image_id: list[int]
     gallery_bbox: list[Box]
+
+
+class AnyRow(msgspec.Struct, gc=False):
+    """An object of any fields."""
 
 
 RowT = TypeVar("RowT", bound=msgspec.Struct)
@@ -84,7 +90,12 @@ def blocks(path: Path, row_type: type[RowT]) -> Iterator[Block[RowT]]:
             more than `MAX_DEPTH` deep; there is more than `MAX_BYTES`. What was yielded before is sound.
     """
     with unpacked(path) as stream:
-        yield from _Reader(stream, str(path), row_type).blocks()
+        yield from stream_blocks(stream, str(path), row_type)
+
+
+def stream_blocks(stream: IO[bytes], source: str, row_type: type[RowT]) -> Iterator[Block[RowT]]:
+    """As `blocks`, from a stream that is open; ``source`` names it in messages."""
+    return _Reader(stream, source, row_type).blocks()
 
 
 def objects(block: Block[Any]) -> list[Any]:
@@ -226,6 +237,8 @@ class _Reader(Generic[RowT]):
         if num_rows == 0:
             return None
         self.row += num_rows
+        if self.row > MAX_ROWS:
+            raise InputError(f"{self.source}: has more than {MAX_ROWS:,} rows; no result file needs that")
         return Block(self.row - num_rows, num_rows, text, rows)
 
     def _has_repeated_field(self, text: bytes, num_rows: int) -> bool:

@@ -1,3 +1,4 @@
+import json
 import math
 import subprocess
 import sys
@@ -208,6 +209,10 @@ def set_field(field, value):
         (set_field("query_image_id", 1e300), "row 1: query_image_id: expected an integer"),
         (set_field("query_cls", None), "row 1: query_cls: expected an integer, got null"),
         (set_field("query_score", "0.9"), 'row 1: query_score: expected a number, got "0.9"'),
+        (set_field("query_score", "NaN"), "row 1: query_score: expected a finite number, got NaN"),
+        (set_field("query_score", "1e999"), "row 1: query_score: expected a finite number, got Infinity"),
+        (set_field("query_image_id", 1 << 70), "row 1: query_image_id: expected an integer of at most 64 bits"),
+        (set_field("gallery_bbox", [A] * 19 + [[0, 0, 1, "-Infinity"]]), r"row 1: gallery_bbox\[19\]: expected a box"),
         (set_field("query_bbox", [0, 0, 1]), "row 1: query_bbox: expected a box"),
         (set_field("query_bbox", [0, 0, 1, "1"]), "row 1: query_bbox: expected a box"),
         (set_field("query_bbox", None), "row 1: query_bbox: expected a box"),
@@ -222,8 +227,13 @@ def set_field(field, value):
 def test_wrong_rows_are_named(tmp_path, change, message):
     rows = [result(1, A), result(1, A)]
     change(rows[1])
+    paths = write(tmp_path, [], [query(1, A)], [item(50, SHOP)])
+    text = json.dumps(rows)
+    for name in ("NaN", "1e999", "-Infinity"):  # numbers that JSON has not, or that no float holds
+        text = text.replace(f'"{name}"', name)
+    paths[0].write_text(text)
     with pytest.raises(InputError, match=message):
-        ranks(tmp_path, rows, [query(1, A)], [item(50, SHOP)])
+        evaluate_files(*paths)
 
 
 def test_whole_numbers_written_as_floats_are_read(tmp_path):
@@ -238,12 +248,10 @@ def test_whole_numbers_written_as_floats_are_read(tmp_path):
     [
         (b'{"a": 1}', "expected a JSON list with one object a row"),
         (b"[1]", "row 0: expected an object, got 1"),
-        (b'[{"query_image_id": 1,', "is not JSON"),
+        (b'[{"query_image_id": 1,', "ends in the middle of row 0: the file is cut off"),
         (b"", "is not JSON"),
-        (b"\xff\xfe", "is not JSON"),
-        (b'[{"query_score": 1.0}, {"query_score": NaN}]', "row 1: query_score: expected finite numbers, got NaN"),
-        (b'[{"gallery_bbox": [[0, 0, 1, Infinity]]}]', "row 0: gallery_bbox: expected finite numbers"),
-        (b"NaN", "is not JSON"),
+        (b"\xff\xfe", "is UTF-16; write it as plain UTF-8"),
+        (b"NaN", "expected a JSON list with one object a row, got 'NaN'"),
     ],
 )
 def test_files_that_are_no_result_lists_are_refused(tmp_path, content, message):
@@ -256,7 +264,7 @@ def test_files_that_are_no_result_lists_are_refused(tmp_path, content, message):
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     paths = write(tmp_path, [], [query(1, A)], [item(50, SHOP)])
-    with pytest.raises(InputError, match=r"nowhere\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"nowhere\.json: no such file"):
         evaluate_files(tmp_path / "nowhere.json", *paths[1:])
     with pytest.raises(InputError, match="cannot be read"):
         evaluate_files(tmp_path, *paths[1:])

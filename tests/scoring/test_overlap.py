@@ -51,7 +51,10 @@ def test_hand_worked_overlaps():
     assert iou(first, second).tolist() == [0.5, 25 / 175, 0, 0, 0]
 
 
-@given(st.lists(st.integers(0, 4), max_size=12), st.lists(st.integers(0, 4), max_size=12))
+KEYS = st.integers(0, 4) | st.sampled_from([-3, 60, 2**62])
+
+
+@given(st.lists(KEYS, max_size=12), st.lists(KEYS, max_size=12))
 def test_join_lists_all_equal_pairs_in_order(left, right):
     got = join(np.array(left, np.int64), np.array(right, np.int64))
     expected = [(i, j) for i in range(len(left)) for j in range(len(right)) if left[i] == right[j]]
