@@ -24,6 +24,7 @@ MARGIN_PX = 1.0
 
 _MIN_BOXES, _MIN_SIZED, _MIN_UNIT, _MIN_ROWS = 50, 20, 10, 5
 _SAMPLE = 100_000
+_MIN_SHARE, _MIN_LISTED_SHARE = 0.7, 0.3
 
 
 class Coordinates:
@@ -167,7 +168,7 @@ class Survey:
         """Most ids fit no photo: of which split are they?"""
         ids = {consumer: np.concatenate([*kept, np.zeros(0, np.int64)]) for consumer, kept in self._ids.items()}
         here = _share(photos, ids)
-        if not sum(map(len, ids.values())) or here > 0.7:
+        if here > (_MIN_SHARE if photos.is_complete else _MIN_LISTED_SHARE):
             return
         what = f"only {here:.1%} of the ids are photos of the right kind in {photos.source}"
         for name, of in () if photos.other_splits is None else photos.other_splits():

@@ -37,7 +37,12 @@ class KnownPhotos:
     asked_ids: Ints
     size_of: PhotoSize | None = None
     other_splits: OtherSplits | None = None
-    _sizes: dict[int, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
+    _ids: Ints = field(init=False, repr=False)
+    _sizes: Floats = field(init=False, repr=False)  # (P, 2) of those ids, NaN as long as nobody asked
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ids", np.union1d(self.consumer_ids, self.shop_ids))
+        object.__setattr__(self, "_sizes", np.full((len(self._ids), 2), np.nan))
 
     @classmethod
     def of_split(
@@ -68,17 +73,15 @@ class KnownPhotos:
         Raises:
             InputError: a photo of the data set cannot be read.
         """
+        sizes = np.full((len(image_ids), 2), np.nan)
         if self.size_of is None:
-            return np.full((len(image_ids), 2), np.nan)
-        named, inverse = np.unique(image_ids, return_inverse=True)
-        known = _among(named, self.consumer_ids) | _among(named, self.shop_ids)
-        sizes = np.full((len(named), 2), np.nan)
-        for row in np.flatnonzero(known).tolist():
-            image_id = int(named[row])
-            if image_id not in self._sizes:
-                self._sizes[image_id] = self.size_of(image_id)
-            sizes[row] = self._sizes[image_id]
-        return sizes[inverse]
+            return sizes
+        known = _among(image_ids, self._ids)
+        rows = np.searchsorted(self._ids, image_ids[known])
+        for row in np.unique(rows[np.isnan(self._sizes[rows, 0])]).tolist():
+            self._sizes[row] = self.size_of(int(self._ids[row]))
+        sizes[known] = self._sizes[rows]
+        return sizes
 
 
 def _among(values: Ints, ascending: Ints) -> Bools:

@@ -81,7 +81,7 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
         what was changed, and what is still wrong.
 
     Raises:
-        InputError: the file cannot be read to its end, the copy would replace it, or would be named like an archive.
+        InputError: the file cannot be read to its end, the copy would replace it, or has no folder or the name of an archive.
     """
     _refuse_place(path, out)
     drafts: list[Path] = []
@@ -118,6 +118,8 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
 def _refuse_place(path: Path, out: Path) -> None:
     if out.exists() and path.exists() and out.samefile(path):
         raise InputError(f"{out}: is the file to mend; name another for the copy")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder; make it, or choose another place for {out.name}")
     if out.suffix.lower() == ".zip":
         raise InputError(f"{out}: the copy is plain JSON; name it .json, and pack it afterwards")
 

@@ -77,7 +77,7 @@ def _fix(file: Path, out: Path, photos: Any, as_json: bool) -> bool:
         return found.after.ok
     for one in found.repairs:
         places = ", ".join(f"[{row}]" for row in one.first_rows[:3]) + (", …" if len(one.first_rows) > 3 else "")
-        show(f"mended: {one.num:,} × {one.what} (rows {places})")
+        show(f"mended: {one.num:,} × {one.what} (rows {places})" if places else f"mended: {one.what}")
     if not found.repairs:
         show("nothing to mend: an exact copy")
     _show_report(found.after, out)
@@ -156,7 +156,11 @@ def _show_report(report: Any, file: Path) -> None:
         for severity in ("error", "warning")
     }
     numbers = [f"{num:,} {name}{'' if num == 1 else 's'}" if num else f"no {name}s" for name, num in counts.items()]
-    show(f"{file}: {', '.join(numbers)}, {report.num_rows or 0:,} rows")
+    show(f"{file}: {', '.join(numbers)}, {_rows(report.num_rows or 0)}")
+
+
+def _rows(num: int) -> str:
+    return f"{num:,} row{'' if num == 1 else 's'}"
 
 
 def _difference_as_object(found: Any) -> dict[str, Any]:
@@ -193,21 +197,21 @@ def _show_difference(found: Any) -> None:
 
     names = [str(path) for path in found.paths]
     for sign, name, num in zip("AB", names, found.num_rows, strict=True):
-        show(f"{sign} = {name}: {num:,} rows")
+        show(f"{sign} = {name}: {_rows(num)}")
     rounded = "" if found.decimals is None else f" (rounded to {found.decimals} decimals, as one of them is)"
-    show(f"in both: {found.num_matched:,} rows of the same photo, box and category{rounded}")
+    show(f"in both: {_rows(found.num_matched)} of the same photo, box and category{rounded}")
     for sign, num, examples in zip("AB", found.num_alone, found.examples_alone, strict=True):
         if num:
             shown = "; ".join(
                 f"[{one['row']}] photo {one['query_image_id']}, class {one['query_cls']}, box {one['query_bbox']}"
                 for one in examples[:2]
             )
-            show(f"only in {sign}: {num:,} rows: {shown}{'; …' if num > 2 else ''}")
+            show(f"only in {sign}: {_rows(num)}: {shown}{'; …' if num > 2 else ''}")
     if found.num_scores:
         one = found.example_scores[0]
         before, after = one["scores"]
         show(
-            f"other scores: {found.num_scores:,} rows, by at most {found.largest_score_change:.4g}; the first is "
+            f"other scores: {_rows(found.num_scores)}, by at most {found.largest_score_change:.4g}; the first is "
             f"A[{one['rows'][0]}] {before:.4g}, B[{one['rows'][1]}] {after:.4g}"
         )
     if found.num_galleries:
@@ -217,12 +221,12 @@ def _show_difference(found: Any) -> None:
             for first, last in RANK_GROUPS
         )
         show(
-            f"other gallery lists: {found.num_galleries:,} rows; the first is A[{one['rows'][0]}], "
+            f"other gallery lists: {_rows(found.num_galleries)}; the first is A[{one['rows'][0]}], "
             f"B[{one['rows'][1]}], from rank {one['first_rank']} on",
             f"    first rank that differs: {counts}",
         )
     if found.overlap and found.num_galleries:
         shares = ", ".join(f"top {k} {share:.1%}" for k, share in found.overlap.items())
-        show(f"    entries in both lists, mean of all rows in both files: {shares}")
+        show(f"    shared entries, mean of all rows in both: {shares}")
     if found.is_none:
         show("they say the same")

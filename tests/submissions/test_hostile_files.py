@@ -153,8 +153,8 @@ def test_deep_nesting(tmp_path: Path, depth: int, where: str) -> None:
     command("--diff", path, path)
 
 
-def test_a_row_of_millions_of_wrong_entries_is_answered_at_once(tmp_path: Path) -> None:
-    row = json.dumps(make_row(1)).replace("[100,", "[" + '"x",' * 2_000_000 + "100,", 1)
+def test_a_row_of_very_many_wrong_entries_is_answered_at_once(tmp_path: Path) -> None:
+    row = json.dumps(make_row(1)).replace("[100,", "[" + '"x",' * 900_000 + "100,", 1)
     (tmp_path / "r.json").write_text(f"[{row}]")
     report = check_submission(tmp_path / "r.json")
     assert sum(group.num_problems for group in report.groups) == 21

@@ -204,6 +204,8 @@ def test_what_cannot_be_mended_at_all_leaves_nothing_behind(tmp_path: Path) -> N
         repair_submission(path, path)
     with pytest.raises(InputError, match="plain JSON"):
         repair_submission(path, tmp_path / "out.zip")
+    with pytest.raises(InputError, match="no such folder"):
+        repair_submission(path, tmp_path / "nowhere" / "out.json")
     with pytest.raises(InputError, match="no such file"):
         repair_submission(tmp_path / "nowhere.json", out)
     assert list(tmp_path.iterdir()) == [path]
