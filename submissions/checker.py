@@ -32,7 +32,7 @@ EMPTY = Kind("empty-box", "warning", "is empty, so it overlaps nothing")
 OUTSIDE = Kind("outside-box", "warning", "reaches out of its photo")
 BESIDE = Kind("beside-box", "error", "lies outside its photo")
 ODD_SCORE = Kind("odd-score", "warning", "is outside [0, 1]")
-REPEATED_ANSWER = Kind("repeated-answer", "warning", "a gallery box is entered twice, which wastes a rank")
+REPEATED_ANSWER = Kind("repeated-answer", "warning", "repeats a gallery box, which wastes a rank")
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,7 @@ def _check_answers(rows: Ints, ids_RK: Ints, boxes_RK4: Floats, tally: Tally) ->
     num_repeated += (first_filling & ~is_first).sum(axis=1)
     found = num_repeated > 0
     counts = num_repeated[found].tolist()
-    what = "{} of its gallery boxes are entered twice, which wastes a rank each".format
+    what = "repeats {} of its gallery boxes; each repeat wastes a rank".format
     tally.add_all(REPEATED_ANSWER, rows[suspects[found]], "", lambda number: what(counts[number]))
 
 

@@ -81,7 +81,8 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
         what was changed, and what is still wrong.
 
     Raises:
-        InputError: the file cannot be read to its end, the copy would replace it, or has no folder or the name of an archive.
+        InputError: the file cannot be read to its end, the copy would replace it, or the copy has no folder or the name
+            of an archive.
     """
     _refuse_place(path, out)
     drafts: list[Path] = []

@@ -200,6 +200,8 @@ def _show_difference(found: Any) -> None:
         show(f"{sign} = {name}: {_rows(num)}")
     rounded = "" if found.decimals is None else f" (rounded to {found.decimals} decimals, as one of them is)"
     show(f"in both: {_rows(found.num_matched)} of the same photo, box and category{rounded}")
+    if found.num_matched < min(found.num_rows) / 10:
+        show("hardly a row of one is in the other: were their boxes found by other detectors?")
     for sign, num, examples in zip("AB", found.num_alone, found.examples_alone, strict=True):
         if num:
             shown = "; ".join(

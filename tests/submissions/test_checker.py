@@ -213,7 +213,7 @@ def test_the_same_answer_twice_is_a_warning_but_filling_up_is_not(check: Any) ->
     same_photo = make_row(2, gallery_image_id=[7] * 20)
     twice = make_row(3, gallery_image_id=[ids[3], *ids[1:]], gallery_bbox=[boxes[3], *boxes[1:]])
     found = _warnings(check([filled, same_photo, twice]))
-    assert found == [("[2]", "1 of its gallery boxes are entered twice, which wastes a rank each")]
+    assert found == [("[2]", "repeats 1 of its gallery boxes; each repeat wastes a rank")]
 
 
 def _num_repeated(answers: list[Any]) -> int:
@@ -232,7 +232,7 @@ def test_repeated_answers_are_counted_as_one_by_one(lists: list[list[int]]) -> N
     _check_answers(np.arange(len(lists)), ids, boxes, tally)
     expected = [(f"[{row}]", _num_repeated(one)) for row, one in enumerate(lists) if _num_repeated(one)]
     problems = tally.report(Path(), 0, 0).problems
-    assert [(one.where, int(one.what.split()[0])) for one in problems] == expected
+    assert [(one.where, int(one.what.split()[1])) for one in problems] == expected
 
 
 def test_scores_outside_the_unit_interval_are_a_warning(check: Any) -> None:
@@ -240,7 +240,7 @@ def test_scores_outside_the_unit_interval_are_a_warning(check: Any) -> None:
     report = check([make_row(1, query_score=7, gallery_image_id=[4] * 20, gallery_bbox=twice)])
     assert report.ok
     assert _warnings(report) == [
-        ("[0]", "1 of its gallery boxes are entered twice, which wastes a rank each"),
+        ("[0]", "repeats 1 of its gallery boxes; each repeat wastes a rank"),
         ("[0].query_score", "is outside [0, 1]: 7"),
     ]
 
