@@ -2,8 +2,7 @@
 
 Rows belong together if photo, box and category are equal, the n-th such row of one file to the n-th of the other;
 gallery entries are the same if photo and box are. Where the files are written with different decimals, both are rounded
-to the fewer. A row is kept as 64-bit fingerprints, 230 bytes of it: two files of 600,000 rows
-take 0.6 GB at the peak.
+to the fewer. A row is kept as 64-bit fingerprints, 230 bytes of it: comparing two files of 600,000 rows takes 0.6 GB.
 
 Legend: R rows, M rows that belong together, K = 20 gallery entries.
 """

@@ -107,7 +107,7 @@ def _fingerprints(path: Path, wanted: set[int]) -> dict[int, int]:
             for number in numbers:
                 try:
                     row = msgspec.convert(rows[number - block.first_row], ResultRow, from_attributes=True)
-                except msgspec.ValidationError:
+                except (msgspec.ValidationError, UnicodeEncodeError):  # half a surrogate pair is no text for msgspec
                     continue
                 found[number] = hash(
                     (repr(row.query_score), tuple(row.gallery_image_id), tuple(row.gallery_bbox), row.query_bbox)

@@ -153,6 +153,15 @@ def test_deep_nesting(tmp_path: Path, depth: int, where: str) -> None:
     command("--diff", path, path)
 
 
+def test_half_a_surrogate_pair_in_repeated_rows(tmp_path: Path) -> None:
+    """Python's json reads it, msgspec does not."""
+    rows = [make_row(1, **{"\ud800": "\udfff"}), make_row(1, query_score="\ud800")]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    kinds = [one.kind for one in check_submission(tmp_path / "r.json").problems]
+    assert kinds == ["unknown-field", "repeat", "not-a-score"]
+    answers(tmp_path / "r.json")
+
+
 def test_a_row_of_very_many_wrong_entries_is_answered_at_once(tmp_path: Path) -> None:
     row = json.dumps(make_row(1)).replace("[100,", "[" + '"x",' * 900_000 + "100,", 1)
     (tmp_path / "r.json").write_text(f"[{row}]")
