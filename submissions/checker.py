@@ -12,7 +12,7 @@ import numpy as np
 from harness.scoring.rows import Block, ResultRow, blocks, no_garbage_collection
 from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
 from submissions.conventions import MARGIN_PX, Survey
-from submissions.entries import NOT_A_CATEGORY, NOT_AN_ID, Column, read_entries, shown_box
+from submissions.entries import NOT_A_CATEGORY, Column, read_entries, shown_box
 from submissions.photos import KnownPhotos
 from submissions.problems import FIELDS, Kind, Problem, Report, Tally
 from submissions.repeats import Boxed, report_repeats
@@ -24,6 +24,8 @@ NOT_READABLE = Kind("not-readable", "error", "cannot be read")
 NO_ENTRY = Kind("no-entry", "error", "holds no entry, so every query is missed")
 TOO_LARGE = Kind("too-large", "warning", "is too large for the challenge server")
 UNANSWERED = Kind("unanswered", "warning", "consumer photos have no entry")
+NEGATIVE_ID = Kind("negative-id", "error", "expected an integer from 0 on")
+NO_CATEGORY = Kind("no-category", "error", NOT_A_CATEGORY.what)
 WRONG_KIND = Kind("wrong-kind", "error", "is a photo of the other kind")
 FOREIGN_PHOTO = Kind("foreign-photo", "error", "is no photo of the split")
 UNLISTED_PHOTO = Kind("unlisted-photo", "warning", "is no photo of the ground truth, so it counts nothing")
@@ -134,12 +136,12 @@ def _check_block(
         survey.add_boxes(name, columns[name].values, sizes)
     categories = columns["query_cls"].values
     _report(
-        NOT_A_CATEGORY,
+        NO_CATEGORY,
         (categories < 1) | (categories > len(CATEGORIES)),
         columns["query_cls"],
         "query_cls",
         tally,
-        lambda value: f"{NOT_A_CATEGORY.what}, got {value}",
+        lambda value: f"{NO_CATEGORY.what}, got {value}",
     )
     survey.add_categories(categories)
     scores = columns["query_score"]
@@ -153,7 +155,7 @@ def _check_block(
 
 def _check_ids(column: Column, name: str, photos: KnownPhotos | None, tally: Tally, *, consumer: bool) -> None:
     negative = column.values < 0
-    _report(NOT_AN_ID, negative, column, name, tally, lambda value: f"{NOT_AN_ID.what}, got {value}")
+    _report(NEGATIVE_ID, negative, column, name, tally, lambda value: f"{NEGATIVE_ID.what}, got {value}")
     if photos is None:
         return
     known, source = photos, photos.source

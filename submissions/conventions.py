@@ -71,6 +71,11 @@ class Coordinates:
         return "surely" if apart and self.num_inverted >= 0.1 * self.num and not self.num_negative else "perhaps"
 
     @property
+    def is_torn(self) -> bool:
+        """Whether some boxes are inverted, of too few to tell why."""
+        return self.num_inverted > 0 and self.num < _MIN_BOXES and self.num_sized < _MIN_SIZED
+
+    @property
     def are_normalised(self) -> bool:
         """Whether all coordinates lie in [0, 1]."""
         return self.num >= _MIN_UNIT and self.num_unit == self.num
@@ -99,9 +104,8 @@ class Survey:
     def add_galleries(self, ids_RK: Ints) -> None:
         """Gallery lists, best first as far as one knows."""
         self.num_galleries += len(ids_RK)
-        if self.num_ascending >= self.num_galleries - len(ids_RK) - _MIN_GALLERIES:  # or else it is settled
-            ascends = (ids_RK[:, 1:] >= ids_RK[:, :-1]).all(axis=1) & (ids_RK[:, 0] < ids_RK[:, -1])
-            self.num_ascending += int(ascends.sum())
+        ascends = (ids_RK[:, 1:] >= ids_RK[:, :-1]).all(axis=1) & (ids_RK[:, 0] < ids_RK[:, -1])
+        self.num_ascending += int(ascends.sum())
 
     def add_ids(self, image_ids: Ints, *, consumer: bool) -> None:
         """Photo ids of the queries, or of the gallery lists; the first of many are a sample."""
@@ -110,11 +114,17 @@ class Survey:
             kept.append(image_ids)
 
     def are_xywh(self, name: str) -> Certainty:
-        """Whether the boxes of a field are [x, y, width, height]; one field speaks for the other if that is torn."""
+        """Whether the boxes of a field are [x, y, width, height].
+
+        If one field surely is, and the other has inverted boxes but too few boxes to tell, that is taken for the same,
+        or both are left in doubt.
+        """
         one = self.coordinates[name]
         other = next(found for field, found in self.coordinates.items() if field != name)
-        if one.are_xywh == "no" and one.num_inverted and one.num_sized < _MIN_SIZED and other.are_xywh == "surely":
-            return "perhaps"
+        if other.are_xywh == "surely" and one.is_torn:
+            return "surely" if one.num_inverted >= 0.1 * one.num and not one.num_negative else "perhaps"
+        if one.are_xywh == "surely" and other.is_torn:
+            return self.are_xywh(next(field for field in self.coordinates if field != name))
         return one.are_xywh
 
     def diagnoses(self) -> Iterator[tuple[Kind, str]]:

@@ -137,7 +137,7 @@ def test_a_file_that_ends_early_shows_the_problems_of_the_rows_before(check: Any
     report = check(json.dumps([make_row(1), make_row(2, query_cls=99), make_row(3)])[:-20], split)
     assert report.num_rows == 2
     assert [(one.where, one.kind) for one in report.problems] == [
-        ("[1].query_cls", "not-a-category"),
+        ("[1].query_cls", "no-category"),
         ("", "not-readable"),
     ]
 
@@ -245,11 +245,33 @@ def test_scores_outside_the_unit_interval_are_a_warning(check: Any) -> None:
     ]
 
 
+def test_fields_that_nobody_reads_are_noticed_in_rows_that_are_sound_otherwise(check: Any) -> None:
+    assert _warnings(check([make_row(1), make_row(2, note="x")])) == [("[1]", 'has fields that nobody reads: "note"')]
+
+
+def test_rows_are_counted_once_a_kind(check: Any) -> None:
+    ids = [-1, "x", "y", 1.5, *range(4, 20)]
+    groups = check([make_row(n, gallery_image_id=ids) for n in range(300)]).groups
+    assert [(one.kind.name, one.num_problems, one.num_rows) for one in groups] == [
+        ("negative-id", 300, 300),
+        ("text-id", 600, 300),
+        ("not-an-id", 300, 300),
+    ]
+
+
+def test_a_row_nested_too_deep_for_python_is_told(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_deep(_: Any) -> Any:
+        raise RecursionError
+
+    monkeypatch.setattr("submissions.entries.walk_rows", too_deep)
+    assert _errors(check([make_row("1")])) == [("", "among the rows 0 to 0 is one that is nested too deep")]
+
+
 def test_of_many_problems_of_a_kind_the_first_are_kept_and_all_are_counted(check: Any) -> None:
     rows = [make_row(n, query_cls=99, gallery_image_id=["7"] * 20) for n in range(200)]
     report = check(rows)
     groups = {(group.kind.name, group.field_name): group for group in report.groups}
-    assert groups.keys() == {("not-a-category", "query_cls"), ("text-id", "gallery_image_id")}
+    assert groups.keys() == {("no-category", "query_cls"), ("text-id", "gallery_image_id")}
     texts = groups["text-id", "gallery_image_id"]
     assert (texts.num_problems, texts.num_rows, len(texts.problems)) == (4000, 200, MOST_KEPT)
     assert texts.summary().startswith('[0].gallery_image_id[0]: expected an integer, got "7": the scorer')
@@ -288,6 +310,12 @@ def test_boxes_are_held_against_their_photos(check: Any, box: list[float], kind:
     report = check([row], make_photos(1, size=(100, 200)))
     assert [one.kind for one in report.problems] == ([] if kind is None else [kind])
     assert report.ok == (kind != "beside-box")
+
+
+def test_boxes_in_photos_that_are_not_known_are_not_held_against_others(check: Any) -> None:
+    row = make_row(1, gallery_image_id=[7, *range(101, 120)], gallery_bbox=[[0, 0, 500, 500], *[[0, 0, 90, 90]] * 19])
+    kinds = [one.kind for one in check([row], make_photos(1, size=(100, 200))).problems]
+    assert kinds == ["foreign-photo"]
 
 
 def test_photos_of_the_ground_truth_need_not_be_all(check: Any) -> None:

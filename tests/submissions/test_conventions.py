@@ -9,6 +9,7 @@ import pytest
 
 from harness.types import Photos
 from submissions.checker import check_submission
+from submissions.conventions import Coordinates
 from submissions.photos import KnownPhotos
 from tests.submissions.samples import as_xywh, make_photos, make_rows
 
@@ -63,6 +64,31 @@ def test_photos_tell_xywh_where_hardly_a_box_is_inverted(diagnoses: Any) -> None
     assert diagnoses(rows, make_photos(99, SIZE)) == {}  # both readings lie in the photos
     rows = _with_boxes(make_rows(99), as_xywh)
     assert "read so, 100.0% lie in their photos" in diagnoses(rows, make_photos(99, SIZE))["looks-like-xywh"]
+
+
+@pytest.mark.parametrize(
+    ("num_in_x", "num_in_y", "num_in_both", "certainty"),
+    [
+        (0, 0, 0, "no"),
+        (100, 0, 0, "no"),
+        (0, 0, 90, "no"),
+        (5, 5, 0, "surely"),
+        (3, 3, 4, "surely"),
+        (3, 3, 3, "perhaps"),
+        (2, 20, 0, "perhaps"),
+        (2, 2, 0, "no"),
+        (0, 50, 20, "no"),
+    ],
+)
+def test_how_sure_it_is_without_photos(num_in_x: int, num_in_y: int, num_in_both: int, certainty: str) -> None:
+    sound = 100 - num_in_x - num_in_y - num_in_both
+    rows = [[5, 1, 2, 3]] * num_in_x + [[1, 5, 2, 3]] * num_in_y + [[5, 5, 2, 3]] * num_in_both + [[1, 1, 2, 3]] * sound
+    counts = Coordinates()
+    counts.add(np.array(rows, np.float64), None)
+    assert counts.are_xywh == certainty
+    few = Coordinates()
+    few.add(np.array(rows[::3], np.float64), None)
+    assert few.are_xywh == "no"
 
 
 def test_normalised_coordinates_are_an_error(diagnoses: Any) -> None:

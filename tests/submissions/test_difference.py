@@ -140,6 +140,7 @@ def small_files(draw: st.DrawFn) -> list[dict[str, Any]]:
             query_cls=draw(st.integers(1, 2)),
             query_score=draw(st.sampled_from([0.5, 1])),
             query_bbox=[0, 0, draw(st.integers(1, 2)), 0.0 if draw(st.booleans()) else -0.0],
+            gallery_bbox=[[0, 0, 9, 9]] * 20,
             gallery_image_id=[draw(st.integers(1, 4))] * 10 + draw(st.permutations(range(10))),
         )
         for _ in range(draw(st.integers(0, 8)))

@@ -132,6 +132,8 @@ def test_boxes_are_clipped_where_the_photos_are_known(mend: Any) -> None:
     assert mended[0] == {**row, "query_bbox": [0, 10, 100, 200], "gallery_bbox": [[20, 30, 100, 200]] * 20}
     assert mended[1]["query_bbox"] == [90, 10, 100, 50]
     assert _done(found) == [("box clipped to its photo", 22, (0, 1))]
+    too_low = [make_row(1, query_bbox=[10, 10, 50, 250], gallery_bbox=[[20, 30, 90, 150]] * 20)]
+    assert mend(too_low, make_photos(1, size=(100, 200)))[1][0]["query_bbox"] == [10, 10, 50, 200]
     beside = [make_row(1, query_bbox=[100, 10, 150, 50])]
     assert mend(beside, make_photos(1, size=(100, 200)))[1] == beside
 
@@ -159,11 +161,58 @@ def test_boxes_that_only_may_be_xywh_are_left(mend: Any) -> None:
     assert found.after.ok
 
 
+def test_too_few_boxes_to_tell_are_converted_with_those_of_the_other_field(mend: Any) -> None:
+    rows = make_rows(10)
+    wrong = [
+        {
+            **row,
+            "query_image_id": str(row["query_image_id"]),
+            "query_bbox": as_xywh(row["query_bbox"]),
+            "gallery_bbox": [as_xywh(box) for box in row["gallery_bbox"]],
+        }
+        for row in rows
+    ]
+    assert mend(wrong)[1] == rows
+
+
+def test_boxes_in_doubt_are_left_in_rows_that_are_mended(mend: Any) -> None:
+    """The gallery is surely xywh, but only one of 20 query boxes is inverted: neither is touched."""
+    rows = make_rows(20)
+    for row in rows:
+        row["gallery_bbox"] = [as_xywh(box) for box in row["gallery_bbox"]]
+    rows[7]["query_bbox"] = [rows[7]["query_bbox"][n] for n in (2, 1, 0, 3)]
+    found, mended = mend([{**row, "query_image_id": str(row["query_image_id"])} for row in rows])
+    assert mended == rows
+    assert [what for what, *_ in _done(found)] == ["whole number that was a text"]
+    rows[7]["query_bbox"] = [rows[7]["query_bbox"][n] for n in (2, 1, 0, 3)]
+    assert mend(rows)[1][0]["gallery_bbox"] == make_rows(20)[0]["gallery_bbox"]
+
+
+def test_normalised_boxes_are_left(mend: Any) -> None:
+    """They may be corners or centres, so not even what looks like width and height is added up."""
+    rows = make_rows(60)
+    for row in rows:
+        row["gallery_bbox"] = [[round(value / 600, 4) for value in as_xywh(box)] for box in row["gallery_bbox"]]
+    found, mended = mend(rows)
+    assert mended == rows
+    assert "looks-normalised" in {one.kind for one in found.after.problems}
+
+
+def test_a_row_nested_too_deep_for_python_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_deep(_: Any) -> Any:
+        raise RecursionError
+
+    (tmp_path / "r.json").write_text(json.dumps([make_row("1")]))
+    monkeypatch.setattr("submissions.repair.walk_rows", too_deep)
+    with pytest.raises(InputError, match=r"r\.json: has a row that is nested too deep"):
+        repair_submission(tmp_path / "r.json", tmp_path / "out.json")
+
+
 def test_categories_from_0_are_left(mend: Any) -> None:
     rows = [{**row, "query_cls": row["query_cls"] - 1} for row in make_rows(26)]
     found, mended = mend(rows)
     assert mended == rows
-    assert {one.kind for one in found.after.problems} == {"not-a-category", "looks-like-from-0"}
+    assert {one.kind for one in found.after.problems} == {"no-category", "looks-like-from-0"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
