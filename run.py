@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from harness.commands import board, check, data, evaluate, models, stages
+from harness.commands import board, check, data, evaluate, evaluate_boxes, models, stages
 from harness.types import InputError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(stages.app)
 app.add_typer(data.data_app, name="data")
 app.add_typer(models.app)
 app.add_typer(evaluate.app)
+app.add_typer(evaluate_boxes.app)
 app.add_typer(check.app)
 app.add_typer(board.board_app, name="leaderboard")
 

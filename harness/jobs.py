@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -17,6 +17,7 @@ from harness.fitting import step_seed
 from harness.pipeline import BoxSet, Pipeline, Scored, detectors_of
 from harness.spec import PAPER_DETECTORS, BoxSource, Ensemble, parse
 from harness.types import BoxAP, InputError, Ints, Split
+from submissions.writer import DECIMALS, is_zip, rows_from_ranking, size_warning, write_submission
 
 if TYPE_CHECKING:
     from leaderboard.rows import Row
@@ -206,19 +207,39 @@ def _refuse_if_seen(held: Pipeline, name: str) -> None:
         )
 
 
-def hand_in(pipeline: Pipeline, spec: str, out: Path) -> tuple[Path, int]:
+def hand_in(
+    pipeline: Pipeline,
+    spec: str,
+    out: Path,
+    decimals: int = DECIMALS,
+    warn: Callable[[str], None] = lambda _: None,
+) -> tuple[Path, int]:
     """Write the challenge JSON of an ensemble.
 
     Args:
         pipeline: over the split to answer for.
         spec: the ensemble.
-        out: the file; an old one is replaced when the new one is whole.
+        out: the file; an old one is replaced when the new one is whole. A name in ``.zip`` makes a zip.
+        decimals: of box coordinates, 0–9.
+        warn: is told if the file will be so large that the server might refuse it, as soon as the boxes are known and
+            before anything is embedded or searched.
 
     Returns:
         The file and its size in bytes.
     """
-    scored = pipeline.run(spec)
-    copy_whole(scored.submission, out)
+    ensemble = pipeline.parse(spec)
+    pipeline.members(ensemble)
+    boxes = pipeline.boxes(ensemble.boxes).detections
+    num_rows = int(pipeline.split.photos.consumer_mask(boxes.image_ids).sum())
+    warning = size_warning(num_rows, decimals, boxes, is_zip(out))
+    if warning is not None:
+        warn(f"{out}: {warning}")
+    scored = pipeline.run(ensemble, decimals)
+    if is_zip(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_submission(out, rows_from_ranking(scored.boxes.detections, scored.ranking), decimals)
+    else:
+        copy_whole(scored.submission, out)
     return out, out.stat().st_size
 
 

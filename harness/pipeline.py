@@ -30,6 +30,7 @@ from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource,
 from harness.timing import StageTime, Stopwatch
 from harness.types import GALLERY_LENGTH, Detections, Embeddings, InputError, Ints, Ranking, Score, Split
 from harness.workplace import ModelCard, ModelKind, Workplace
+from submissions.writer import DECIMALS, rows_from_ranking, write_submission
 
 if TYPE_CHECKING:
     from harness.detection.fusion import FusionSettings
@@ -257,15 +258,16 @@ class Pipeline:
         ranking = Ranking(query_rows, artifact.array("gallery_rows.npy"), artifact.array("similarities.npy"))
         return ranking, addresses | {"search": artifact.address}
 
-    def submission(self, boxes: BoxSet, ranking: Ranking, search_address: str) -> tuple[Path, str]:
+    def submission(
+        self, boxes: BoxSet, ranking: Ranking, search_address: str, decimals: int = DECIMALS
+    ) -> tuple[Path, str]:
         """The challenge JSON of a ranking, in the store, and its address."""
-        from submissions.writer import rows_from_ranking, write_submission
-
-        recipe = Recipe("submission", SUBMISSION_VERSION, {}, {"search": search_address, "boxes": boxes.address})
+        inputs = {"search": search_address, "boxes": boxes.address}
+        recipe = Recipe("submission", SUBMISSION_VERSION, {"decimals": decimals}, inputs)
 
         def make(draft: Draft) -> dict[str, Any]:
             def write(path: Path) -> None:
-                write_submission(path, rows_from_ranking(boxes.detections, ranking))
+                write_submission(path, rows_from_ranking(boxes.detections, ranking), decimals)
 
             draft.write("results.json", write)
             return {"rows": len(ranking.query_rows)}
@@ -314,15 +316,20 @@ class Pipeline:
         cards = [self.work.model_card("detector", name) for name in wanted["detector"]]
         return cards + [self.retriever_card(member.model) for member in ensemble.members]
 
-    def run(self, ensemble: Ensemble | str) -> Scored:
-        """All stages of an ensemble; scored where the truth of the split is known."""
+    def run(self, ensemble: Ensemble | str, decimals: int = DECIMALS) -> Scored:
+        """All stages of an ensemble; scored where the truth of the split is known.
+
+        Args:
+            ensemble: what to run.
+            decimals: of the box coordinates in the challenge JSON, which is what is scored.
+        """
         if isinstance(ensemble, str):
             ensemble = self.parse(ensemble)
         members = self.members(ensemble)  # before anything runs for hours: is every model there?
         before = len(self.stopwatch.stages)
         boxes = self.boxes(ensemble.boxes)
         ranking, addresses = self.rank(ensemble, boxes)
-        submission, address = self.submission(boxes, ranking, addresses["search"])
+        submission, address = self.submission(boxes, ranking, addresses["search"], decimals)
         score = None
         if self.split.items is not None:
             from harness.scoring.official import evaluate_files

@@ -1,47 +1,36 @@
-"""The challenge result file, written row by row in constant memory.
+"""The challenge result file, written block by block in constant memory, plain or as a zip.
 
 Legend: Q queries, K gallery entries of a query (20 in the challenge).
 """
 
 from __future__ import annotations
 
-import math
 import os
+import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-import orjson
-from numpy.typing import NDArray
 
-from harness.types import CATEGORIES, GALLERY_LENGTH, Detections, Floats, InputError, Ints, Ranking
+from harness.types import GALLERY_LENGTH, Detections, InputError, Ranking
+from submissions.rows import SubmissionRow, encode_block
 
 REFUSED_BYTES = 300_000_000
 """File size at which the challenge server is reported to have refused files."""
 
+DECIMALS = 3
+"""Of box coordinates, where nothing else is asked: no coordinate moves by more than half a thousandth of a pixel."""
+
+ZIPPED_SHARE = 0.4
+"""About what is left of a result file in a zip."""
+
 _BLOCK = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class SubmissionRow:
-    """One detected consumer garment and its answer.
-
-    Attributes:
-        query_image_id: the number in the photo's file name.
-        query_bbox: (4,) x1, y1, x2, y2 in pixels.
-        query_cls: category 1–13.
-        query_score: the detector's score; the scorer lets the highest speak for a garment.
-        gallery_image_id: (20,) int64, best first.
-        gallery_bbox: (20, 4) x1, y1, x2, y2 in pixels.
-    """
-
-    query_image_id: int
-    query_bbox: Floats
-    query_cls: int
-    query_score: float
-    gallery_image_id: Ints
-    gallery_bbox: Floats
+_ENCODED_BLOCK = 128
+_SAMPLE = 256
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class Written:
     Attributes:
         path: the file.
         num_rows: entries in it.
-        num_bytes: its size.
+        num_bytes: its size; of a zip the size of the zip.
         warning: None, or why the server might refuse it.
     """
 
@@ -61,12 +50,17 @@ class Written:
     warning: str | None
 
 
-def write_submission(path: Path, rows: Iterable[SubmissionRow], decimals: int = 3) -> Written:
+def write_submission(path: Path, rows: Iterable[SubmissionRow], decimals: int = DECIMALS) -> Written:
     """Write a challenge result file, whole or not at all.
 
+    Boxes that have no more decimals than are written read back exactly, and so does their score. Of other boxes a
+    coordinate moves by at most half a unit of the last decimal: only a query can change its outcome for which an
+    overlap lies that close to 0.5, or a box overlaps two annotated items equally but for that much.
+
     Args:
-        path: the file; replaced if it exists. Its folder exists.
-        rows: any number of entries; they are taken one by one and never held together.
+        path: the file; replaced if it exists. Its folder exists. If its name ends in ``.zip``, it becomes a zip of one
+            member, named after it with ``.json``; the same rows always give the same bytes.
+        rows: any number of entries; no more than 128 of them are held together.
         decimals: of box coordinates, 0–9. Scores keep all their digits: rounding them would make ties,
             and of tied boxes the official scorer hears only the first.
 
@@ -77,41 +71,77 @@ def write_submission(path: Path, rows: Iterable[SubmissionRow], decimals: int = 
         ValueError: a row is not what the scorer can read (see `SubmissionRow`); nothing is left behind.
         InputError: the folder does not exist.
     """
-    if not 0 <= decimals <= 9:
-        raise ValueError(f"decimals: expected 0 to 9, got {decimals}")
+    _check(decimals)
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; make it, or choose another place for {path.name}")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     num_rows = 0
+    waiting = iter(rows)
     try:
-        with open(partial, "wb") as stream:
+        with _stream(partial, path) as stream:
             stream.write(b"[")
-            for row in rows:
+            while block := list(islice(waiting, _ENCODED_BLOCK)):
                 stream.write(b",\n" if num_rows else b"\n")
-                stream.write(_encode(row, num_rows, decimals))
-                num_rows += 1
+                stream.write(encode_block(block, num_rows, decimals))
+                num_rows += len(block)
             stream.write(b"\n]\n")
         num_bytes = partial.stat().st_size
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return Written(path, num_rows, num_bytes, _size_warning(num_bytes))
+    return Written(path, num_rows, num_bytes, _warning(num_bytes, is_zip(path), "is"))
 
 
-def estimate_bytes(num_rows: int, decimals: int = 3) -> int:
+def is_zip(path: Path) -> bool:
+    """Whether `write_submission` makes a zip of this name."""
+    return path.suffix.lower() == ".zip"
+
+
+def size_warning(
+    num_rows: int, decimals: int = DECIMALS, boxes: Detections | None = None, zipped: bool = False
+) -> str | None:
+    """Why the server might refuse a file that is still to be written; None if it should not.
+
+    Args:
+        num_rows: entries of the file: boxes on consumer photos.
+        decimals: of box coordinates, as for `write_submission`.
+        boxes: the boxes that will stand in it, if they are known.
+        zipped: whether it will be a zip.
+    """
+    num_bytes = estimate_bytes(num_rows, decimals, boxes)
+    return _warning(round(num_bytes * ZIPPED_SHARE) if zipped else num_bytes, zipped, "will be about")
+
+
+def estimate_bytes(num_rows: int, decimals: int = DECIMALS, boxes: Detections | None = None) -> int:
     """About how large a result file will be, so that too many boxes are noticed before the search.
 
     Args:
         num_rows: entries of the file.
         decimals: of box coordinates, as for `write_submission`.
+        boxes: the boxes that will stand in it; without them, such as DeepFashion2's photos have.
 
     Returns:
-        bytes, taking photos of 100 to 999 pixels and image ids of five digits: within a fifth of the real size.
+        bytes of JSON, from encoding a sample of rows that are drawn blindly; within a tenth of the real size.
+
+    Raises:
+        ValueError: decimals is out of range.
     """
-    coordinate = 3 + (1 + decimals if decimals else 2) + 1  # "123.456,"; whole numbers are written "123.0,"
-    box = 4 * coordinate + 2
-    names_and_score = 140
-    return num_rows * (names_and_score + box + GALLERY_LENGTH * (box + len("12345,")))
+    _check(decimals)
+    rng = np.random.default_rng(0)
+    if boxes is None or len(boxes) == 0:
+        corner = rng.uniform(0, 250, (_SAMPLE, 2))
+        boxes = Detections(
+            rng.integers(1, 32_154, _SAMPLE),
+            np.concatenate([corner, corner + rng.uniform(80, 400, (_SAMPLE, 2))], axis=1),
+            rng.random(_SAMPLE),
+            rng.integers(1, 14, _SAMPLE),
+        )
+    shape = _SAMPLE, GALLERY_LENGTH
+    drawn = Ranking(
+        rng.integers(0, len(boxes), _SAMPLE), rng.integers(0, len(boxes), shape), np.zeros(shape, np.float32)
+    )
+    encoded = len(encode_block(list(rows_from_ranking(boxes, drawn)), 0, decimals)) + len(",\n")
+    return round(num_rows * encoded / _SAMPLE) + len("[]\n\n")
 
 
 def rows_from_ranking(boxes: Detections, ranking: Ranking) -> Iterator[SubmissionRow]:
@@ -151,45 +181,36 @@ def rows_from_ranking(boxes: Detections, ranking: Ranking) -> Iterator[Submissio
             )
 
 
-def _encode(row: SubmissionRow, number: int, decimals: int) -> bytes:
-    ids = np.asarray(row.gallery_image_id)
-    if ids.shape != (GALLERY_LENGTH,) or ids.dtype.kind not in "iu":
-        raise ValueError(
-            f"row {number}: gallery_image_id: expected {GALLERY_LENGTH} integers, got {ids.dtype} {ids.shape}"
-        )
-    if not 1 <= row.query_cls <= len(CATEGORIES):
-        raise ValueError(f"row {number}: query_cls: expected 1 to {len(CATEGORIES)}, got {row.query_cls}")
-    if not math.isfinite(row.query_score):
-        raise ValueError(f"row {number}: query_score: expected a finite number, got {row.query_score}")
-    return orjson.dumps(
-        {
-            "query_image_id": int(row.query_image_id),
-            "query_bbox": _rounded(row.query_bbox, (4,), f"row {number}: query_bbox", decimals).tolist(),
-            "query_cls": int(row.query_cls),
-            "query_score": float(row.query_score),
-            "gallery_image_id": ids.tolist(),
-            "gallery_bbox": _rounded(
-                row.gallery_bbox, (GALLERY_LENGTH, 4), f"row {number}: gallery_bbox", decimals
-            ).tolist(),
-        }
-    )
+@contextmanager
+def _stream(partial: Path, path: Path) -> Iterator[IO[bytes]]:
+    """Where the JSON goes: into the file, or into the one member of a zip."""
+    if not is_zip(path):
+        with open(partial, "wb") as stream:
+            yield stream
+        return
+    name = path.stem if path.stem.lower().endswith(".json") else f"{path.stem}.json"
+    member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # no clock, so that equal rows make equal bytes
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.create_system = 3
+    member.external_attr = 0o644 << 16
+    with (
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive,
+        archive.open(member, "w", force_zip64=True) as stream,
+    ):
+        yield stream
 
 
-def _rounded(boxes: Floats, shape: tuple[int, ...], where: str, decimals: int) -> NDArray[np.float64]:
-    boxes = np.asarray(boxes, dtype=np.float64)
-    if boxes.shape != shape:
-        raise ValueError(f"{where}: expected shape {shape}, got {boxes.shape}")
-    if not np.isfinite(boxes).all():
-        raise ValueError(f"{where}: is not finite")
-    if (boxes[..., :2] > boxes[..., 2:]).any():
-        raise ValueError(f"{where}: is inverted")
-    return np.round(boxes, decimals)
+def _check(decimals: int) -> None:
+    if not 0 <= decimals <= 9:
+        raise ValueError(f"decimals: expected 0 to 9, got {decimals}")
 
 
-def _size_warning(num_bytes: int) -> str | None:
+def _warning(num_bytes: int, zipped: bool, verb: str) -> str | None:
     if num_bytes < REFUSED_BYTES:
         return None
     return (
-        f"{num_bytes / 1e6:,.0f} MB: the challenge server is reported to have refused files of about "
-        f"{REFUSED_BYTES / 1e6:.0f} MB; write fewer decimals, or fewer boxes (WBF_5@126k, say)"
+        f"the file {verb} {num_bytes / 1e6:,.0f} MB: the challenge server is reported to have refused files of about "
+        f"{REFUSED_BYTES / 1e6:.0f} MB; write "
+        + ("" if zipped else "a zip (--out FILE.zip), ")
+        + "fewer decimals (--decimals 1), or fewer boxes (WBF_5@126k, say)"
     )

@@ -44,7 +44,8 @@ def test_evaluate_scores_three_files_and_prints_one_object(tmp_path: Path) -> No
     result, query, gallery = files(tmp_path)
     done = run("evaluate", result, "--query", query, "--gallery", gallery, "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    told = json.loads(done.stdout)
+    assert {key: told[key] for key in ("protocol", "num_queries", "acc")} == {
         "protocol": "official",
         "num_queries": 1,
         "acc": {"1": 0.0, "5": 0.0, "10": 1.0, "15": 1.0, "20": 1.0},

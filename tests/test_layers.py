@@ -51,7 +51,9 @@ LIGHT = [
     ["--help"],
     ["evaluate", "results.json", "--query", "query.json", "--gallery", "gallery.json"],
     ["check", "results.json"],
+    ["evaluate-boxes", "found.json", "--truth", "truth.json"],
     ["leaderboard", "show"],
+    ["leaderboard", "compare", "first.json", "second.json"],
 ]
 
 

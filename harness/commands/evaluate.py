@@ -1,15 +1,23 @@
-"""`evaluate`: the score of anyone's result file, without photos, models or torch."""
+"""`evaluate`: the score of anyone's result file and where it loses, without photos, models or torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness.commands.options import Json, emit, show
+from harness.commands.options import Json, SplitOption, emit, show, writable_file
+from harness.types import CATEGORIES, RANKS
+
+if TYPE_CHECKING:
+    from harness.scoring.examination import Examination
 
 app = typer.Typer()
+
+_WIDEST = max(map(len, CATEGORIES))
+"""So that the tables of slices line up."""
 
 
 @app.command()
@@ -17,15 +25,124 @@ def evaluate(
     file: Annotated[Path, typer.Argument(help="A challenge JSON.")],
     query: Annotated[Path, typer.Option("--query", help="val_query.json.")],
     gallery: Annotated[Path, typer.Option("--gallery", help="val_gallery.json.")],
+    protocol: Annotated[
+        Literal["official", "strict"],
+        typer.Option("--protocol", help="Whose verdict the ledger, the slices and acc in --json give."),
+    ] = "official",
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", help="Write what became of every query: *.parquet or *.csv.")
+    ] = None,
+    gallery_detections: Annotated[
+        Path | None,
+        typer.Option(
+            "--gallery-detections", help="COCO results of the shop photos: tells what the search could not find."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="A DeepFashion2 folder: take scale, occlusion, … from its annotations."),
+    ] = None,
+    split: SplitOption = "validation",
+    with_ladder: Annotated[bool, typer.Option("--ladder", help="Show what each perfect stage would gain.")] = False,
+    with_slices: Annotated[
+        bool, typer.Option("--slices", help="Show the score by category, scale, occlusion, …, number of answers.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Score anyone's challenge JSON by the official protocol."""
-    from harness.scoring.official import evaluate_files
+    """Score anyone's challenge JSON by the official and the strict protocol, and say where it loses."""
+    from harness.scoring.examination import examine
+    from harness.scoring.ledger import GalleryBoxes, check_suffix
+    from harness.scoring.results import Results
+    from harness.scoring.truth import read_truth, with_attributes
 
-    found = evaluate_files(file, query, gallery)
-    accuracies = {str(k): accuracy for k, accuracy in found.acc.items()}
+    if ledger is not None:
+        check_suffix(writable_file(ledger))
+    queries, answers = read_truth(query, gallery)
+    if data is not None:
+        from harness.data.deepfashion2 import read_items_of
+
+        queries = with_attributes(queries, read_items_of(data, split, queries.image_ids), f"{data / split}")
+    searched = None if gallery_detections is None else GalleryBoxes.from_coco(gallery_detections)
+    results = Results.from_json(file)
+    found = examine(results, queries, answers, protocol, searched)
+    if ledger is not None:
+        found.ledger.write(ledger)
     if as_json:
-        emit({"protocol": found.protocol, "num_queries": found.num_queries, "acc": accuracies})
-    else:
-        show(f"protocol {found.protocol}, {found.num_queries} queries")
-        show(*(f"Acc@{k:<3} {accuracy:.6f}" for k, accuracy in accuracies.items()))
+        emit(found.as_json())
+        return
+    show(f"{file}: {len(results):,} rows, {found.score.num_queries:,} queries", "", _scores(found))
+    show("", *found.differences[0].sentences())
+    show("", f"What became of the queries, {protocol} protocol", "", _ledger(found))
+    if with_ladder:
+        show("", "If one stage after another were perfect, official protocol", "", _ladder(found))
+        show("Bounds from the file alone: what was not detected cannot be searched again,")
+        show("and where several boxes go to an item the best answer counts.")
+    if with_slices:
+        show("", f"Parts of the queries, {protocol} protocol")
+        show(*(part for table in _slices(found) for part in ("", table)))
+    show("", *(f"warning: {doubt}" for doubt in found.doubts))
+    if ledger is not None:
+        show(f"{ledger}: the outcome of every query")
+    hints = {
+        "--ladder": not with_ladder,
+        "--slices": not with_slices,
+        "--ledger OUT.csv": ledger is None,
+        "--gallery-detections COCO.json": gallery_detections is None,
+    }
+    if any(hints.values()):
+        show(f"more: {', '.join(option for option, is_new in hints.items() if is_new)}")
+
+
+def _scores(found: Examination) -> Any:
+    from harness.scoring.examination import intervals
+
+    table = _table(["protocol", *(f"Acc@{k}" for k in RANKS), "95 % at 10"])
+    for name, outcome in found.outcomes.items():
+        low, high = intervals(outcome.score)[10]
+        table.add_row(name, *_figures(outcome.score.acc, 6), f"{low:.4f}–{high:.4f}")
+    return table
+
+
+def _ledger(found: Examination) -> Any:
+    table = _table(["outcome", "queries", "share"])
+    for outcome, count in found.ledger.totals().items():
+        table.add_row(outcome, f"{count:,}", f"{count / len(found.ledger):.1%}")
+    return table
+
+
+def _ladder(found: Examination) -> Any:
+    table = _table(["perfect from here on", *(f"Acc@{k}" for k in RANKS), "gain at 10"])
+    for number, rung in enumerate(found.rungs):
+        gained = f"{rung.gained[10]:+.4f}" if number else ""
+        table.add_row(f"{'+ ' if number else ''}{rung.name}", *_figures(rung.acc, 4), gained)
+    left = 1 - found.rungs[-1].acc[10]
+    table.add_row("+ ranking", *_figures(dict.fromkeys(RANKS, 1.0), 4), f"{left:+.4f}")
+    return table
+
+
+def _slices(found: Examination) -> Iterator[Any]:
+    for group in dict.fromkeys(one.group for one in found.slices):
+        table = _table([group, "queries", *(f"Acc@{k}" for k in RANKS), "95 % at 10"], _WIDEST)
+        for one in found.slices:
+            if one.group == group:
+                low, high = one.intervals[10]
+                table.add_row(one.name, f"{one.num_queries:,}", *_figures(one.acc, 3), f"{low:.3f}–{high:.3f}")
+        yield table
+
+
+def _figures(acc: Mapping[int, float], digits: int) -> list[str]:
+    return [f"{acc[k]:.{digits}f}" for k in RANKS]
+
+
+def _table(headings: list[str], first_width: int = 0) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold"
+    )
+    for number, heading in enumerate(headings):
+        table.add_column(
+            heading, justify="right" if number else "left", no_wrap=True, min_width=0 if number else first_width
+        )
+    return table

@@ -125,16 +125,25 @@ def score(spec: Spec, data: Data, work: Work = WORK, split: SplitOption = "valid
 def submit(
     spec: Spec,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="The challenge JSON to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The challenge JSON to write; FILE.zip for a zip of it.")],
     work: Work = WORK,
     split: SplitOption = "test",
+    decimals: Annotated[
+        int, typer.Option("--decimals", min=0, max=9, help="Of box coordinates; scores keep all their digits.")
+    ] = 3,
 ) -> None:
     """Write the challenge JSON of an ensemble."""
     from harness.jobs import hand_in
     from harness.progress import bars
 
     with bars() as report:
-        path, num_bytes = hand_in(open_pipeline(work, data, split, report), spec_of(spec), writable_file(out))
+        path, num_bytes = hand_in(
+            open_pipeline(work, data, split, report),
+            spec_of(spec),
+            writable_file(out),
+            decimals,
+            lambda warning: typer.echo(f"warning: {warning}", err=True),
+        )
     show(f"wrote {path} ({num_bytes / 1e6:.1f} MB)")
 
 

@@ -94,6 +94,29 @@ def read_items(annotation_dir: Path, image_ids: Ints, *, progress: Progress | No
     return parsed.items
 
 
+def read_items_of(root: Path, name: SplitName, image_ids: Ints) -> Items:
+    """The items of some photos of a split, from their annotations alone: no photo needs to be there.
+
+    Args:
+        root: the folder that holds ``train``, ``validation`` and ``test``.
+        name: which of them; annotations that are kept apart in ``<root>/<name>_truth/annos`` are found too.
+        image_ids: (P,) which photos.
+
+    Returns:
+        the items in the order of image id and item number.
+
+    Raises:
+        InputError: the folder or an annotation is missing, or a field is wrong.
+    """
+    folders = [root / name / "annos", root / f"{name}_truth" / "annos"]
+    folder = next((one for one in folders if one.is_dir()), None)
+    if folder is None:
+        raise InputError(f"{folders[0]}: no such folder; expected annotations 000001.json … in it")
+    parsed = parse_annotations(folder, np.unique(image_ids))
+    _raise_first(parsed.problems)
+    return parsed.items
+
+
 def with_truth(split: Split, annotation_dir: Path | None = None, *, progress: Progress | None = None) -> Split:
     """A split without annotations, joined with a truth that is kept apart.
 

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from harness.data.photos import photo_size
-from harness.types import CATEGORIES, Detections, Floats, InputError, Items, Progress, Split
+from harness.types import CATEGORIES, Detections, Floats, InputError, Ints, Items, Progress, Split
 
 _RESULT_FIELDS = ("image_id", "category_id", "bbox", "score")
 _CHUNK = 2048
@@ -34,7 +34,8 @@ def query_records(split: Split) -> list[dict[str, Any]]:
 
     Returns:
         one object an item in the order of image id and item number: ``query_image_id``, ``bbox``
-        [x1, y1, x2, y2], ``cls`` 1–13, ``style``, ``pair_id``.
+        [x1, y1, x2, y2], ``cls`` 1–13, ``style``, ``pair_id``; and beyond the challenge's fields, which the
+        official scorer passes over, ``scale``, ``occlusion``, ``zoom_in`` and ``viewpoint`` (0: not annotated).
 
     Raises:
         InputError: the split has no annotations.
@@ -42,8 +43,14 @@ def query_records(split: Split) -> list[dict[str, Any]]:
     items = _items(split)
     shop, items = items.take(~items.is_consumer), items.take(items.is_consumer)
     answers = set(zip(*_identity(shop), strict=True))
+    attributes = _attributes(items)
     columns = zip(
-        items.image_ids.tolist(), _plain(items.boxes_xyxy), items.category_ids.tolist(), *_identity(items), strict=True
+        items.image_ids.tolist(),
+        _plain(items.boxes_xyxy),
+        items.category_ids.tolist(),
+        *_identity(items),
+        zip(*(column.tolist() for column in attributes.values()), strict=True),
+        strict=True,
     )
     return [
         {
@@ -52,8 +59,9 @@ def query_records(split: Split) -> list[dict[str, Any]]:
             "cls": category,
             "style": style if (style, pair) in answers else 0,
             "pair_id": pair,
+            **dict(zip(attributes, values, strict=True)),
         }
-        for image_id, box, category, style, pair in columns
+        for image_id, box, category, style, pair, values in columns
     ]
 
 
@@ -115,10 +123,7 @@ def coco_ground_truth(split: Split, *, progress: Progress | None = None) -> dict
         "item": items.item_numbers,
         "style": items.styles,
         "pair_id": items.pair_ids,
-        "scale": items.scales,
-        "occlusion": items.occlusions,
-        "zoom_in": items.zoom_ins,
-        "viewpoint": items.viewpoints,
+        **_attributes(items),
     }
     extra_rows = zip(*(column.tolist() for column in extra.values()), strict=True)
     rows = zip(
@@ -193,62 +198,6 @@ def write_coco_results(path: Path, detections: Detections) -> None:
     _replace(path, _result_chunks(detections))
 
 
-def read_coco_results(path: Path) -> Detections:
-    """Detections from a COCO results file, anyone's.
-
-    Args:
-        path: a JSON list of objects with ``image_id``, ``category_id`` 1–13, ``bbox`` [x, y, width, height]
-            in pixels and ``score`` in [0, 1]; other fields are ignored.
-
-    Returns:
-        the boxes in the order of the file.
-
-    Raises:
-        InputError: the file is missing or no such list; the message names the first wrong row.
-    """
-    try:
-        rows = orjson.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a COCO results file") from error
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path}: is not JSON ({error}); NaN and Infinity are not JSON either") from error
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: expected a list of detections, as COCO results are; a ground-truth file is no such")
-    for number, row in enumerate(rows):
-        fault = _result_fault(row)
-        if fault is not None:
-            raise InputError(f"{path}: [{number}]: {fault}; mend the row or remove it")
-    boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return Detections(
-        np.array([row["image_id"] for row in rows], dtype=np.int64),
-        boxes,
-        np.array([row["score"] for row in rows], dtype=np.float64),
-        np.array([row["category_id"] for row in rows], dtype=np.int64),
-    )
-
-
-def _result_fault(row: Any) -> str | None:
-    """What is wrong with a row of a results file, None if nothing is (JSON numbers are finite)."""
-    if not isinstance(row, dict):
-        return "expected an object"
-    for name in _RESULT_FIELDS:
-        if name not in row:
-            return f"has no {name}; expected {', '.join(_RESULT_FIELDS)}"
-    if type(row["image_id"]) is not int or not 0 <= row["image_id"] < 1 << 53:
-        return f"image_id: expected an integer >= 0, got {_json(row['image_id'])}"
-    if type(row["category_id"]) is not int or not 1 <= row["category_id"] <= len(CATEGORIES):
-        return f"category_id: expected an integer from 1 to {len(CATEGORIES)}, got {_json(row['category_id'])}"
-    box, score = row["bbox"], row["score"]
-    if not isinstance(box, list) or len(box) != 4 or any(type(side) not in (int, float) for side in box):
-        return f"bbox: expected [x, y, width, height] in pixels, got {_json(box)}"
-    if box[2] < 0 or box[3] < 0:
-        return f"bbox: expected width and height >= 0, got {_json(box)}"
-    if type(score) not in (int, float) or not 0 <= score <= 1:
-        return f"score: expected a number from 0 to 1, got {_json(score)}"
-    return None
-
-
 def _result_chunks(detections: Detections) -> Iterable[bytes]:
     boxes_xywh = _xywh(detections.boxes_xyxy)
     yield b"["
@@ -279,6 +228,15 @@ def _identity(items: Items) -> tuple[list[int], list[int]]:
     return items.styles.tolist(), items.pair_ids.tolist()
 
 
+def _attributes(items: Items) -> dict[str, Ints]:
+    return {
+        "scale": items.scales,
+        "occlusion": items.occlusions,
+        "zoom_in": items.zoom_ins,
+        "viewpoint": items.viewpoints,
+    }
+
+
 def _xywh(boxes_xyxy: Floats) -> Floats:
     return np.concatenate([boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]], axis=1)
 
@@ -297,8 +255,3 @@ def _replace(path: Path, chunks: Iterable[bytes]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _json(value: Any) -> str:
-    text = orjson.dumps(value).decode()
-    return text if len(text) <= 60 else text[:57] + "…"

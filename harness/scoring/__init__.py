@@ -1,1 +1,1 @@
-"""Rankings to numbers: the official retrieval score and box AP."""
+"""Rankings to numbers: official and strict retrieval scores, where their points are lost, intervals, and box AP."""

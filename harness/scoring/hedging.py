@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.scoring.overlap import first_of_group, iou, join
+from harness.scoring.overlap import first_of_group, iou
 from harness.types import CATEGORIES, Floats, Ints
 
 SAME_BOX_IOU = 0.9
@@ -33,29 +33,55 @@ class Hedging:
     is_hedged: bool
 
 
-def class_hedging(image_ids: Ints, boxes_xyxy: Floats, category_ids: Ints) -> Hedging:
+def class_hedging(
+    image_ids: Ints, boxes_xyxy: Floats, category_ids: Ints, same: tuple[Ints, Ints] | None = None
+) -> Hedging:
     """Look for boxes of one photo that overlap with an IoU of at least 0.9 under different categories.
 
     Args:
         image_ids: (R,) int64, the consumer photos of the result rows.
         boxes_xyxy: (R, 4) float64, pixels.
         category_ids: (R,) int64.
+        same: what `same_boxes` says of them, where it is known already.
 
     Returns:
         What was found; no rows are not hedged.
     """
     if len(image_ids) == 0:
         return Hedging(0, 0.0, False)
-    num_categories = np.zeros(len(image_ids), np.int64)
-    order = np.argsort(image_ids, kind="stable")
-    # Photo by photo in blocks: all pairs of 590k boxes at once would take gigabytes.
-    photo_starts = first_of_group(image_ids[order])
-    blocks = np.split(order, photo_starts[1024::1024])
-    for rows in blocks:
-        first, second = join(image_ids[rows], image_ids[rows])
-        same = iou(boxes_xyxy[rows[first]], boxes_xyxy[rows[second]]) >= SAME_BOX_IOU
-        same |= first == second  # an empty box overlaps nothing, not even itself
-        found = np.unique(np.stack([rows[first[same]], category_ids[rows[second[same]]]], axis=1), axis=0)
-        num_categories += np.bincount(found[:, 0], minlength=len(image_ids))
+    first, second = same_boxes(image_ids, boxes_xyxy) if same is None else same
+    names, codes = np.unique(category_ids, return_inverse=True)
+    rows = np.concatenate([np.arange(len(image_ids)), first, second])
+    named = np.sort(rows * len(names) + codes[np.concatenate([rows[: len(image_ids)], second, first])])
+    num_categories = np.bincount(named[first_of_group(named)] // len(names))
     share = float((num_categories >= MANY_CATEGORIES).mean())
     return Hedging(int(num_categories.max()), share, share > MAX_SHARE)
+
+
+def same_boxes(image_ids: Ints, boxes_xyxy: Floats) -> tuple[Ints, Ints]:
+    """Every two boxes of one photo that overlap with an IoU of at least 0.9.
+
+    Args:
+        image_ids: (R,) int64.
+        boxes_xyxy: (R, 4) float64, pixels.
+
+    Returns:
+        (pairs,) int64 and (pairs,) int64, rows; each pair once.
+    """
+    # Ordered by left edge, the partners of a box follow it closely: none is further to the right than a tenth of its
+    # width (and rounding). Boxes without an area overlap nothing.
+    rows = np.flatnonzero((boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1))
+    rows = rows[np.lexsort((boxes_xyxy[rows, 0], image_ids[rows]))]
+    photos, boxes = image_ids[rows], boxes_xyxy[rows]
+    reach = boxes[:, 0] + (1 - SAME_BOX_IOU + 1e-6) * (boxes[:, 2] - boxes[:, 0])
+    near = np.arange(len(rows))
+    firsts, seconds = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for step in range(1, len(rows)):
+        near = near[: np.searchsorted(near, len(rows) - step)]
+        near = near[(photos[near] == photos[near + step]) & (boxes[near + step, 0] <= reach[near])]
+        if len(near) == 0:
+            break
+        same = near[iou(boxes[near], boxes[near + step]) >= SAME_BOX_IOU]
+        firsts.append(rows[same])
+        seconds.append(rows[same + step])
+    return np.concatenate(firsts), np.concatenate(seconds)

@@ -22,13 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.scoring.overlap import common_codes, first_of_group, iou, join
+from harness.scoring.hearing import MIN_IOU as MIN_IOU
+from harness.scoring.hearing import Hearing, place_boxes, query_numbers
+from harness.scoring.overlap import first_of_group
 from harness.scoring.results import Results
-from harness.scoring.truth import Gallery, Queries, refuse_unanswerable
-from harness.types import Bools, Floats, Ints, Score
+from harness.scoring.truth import Gallery, Queries, read_truth
+from harness.types import Floats, Ints, Score
 
 PROTOCOL = "official"
-MIN_IOU = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +61,7 @@ def evaluate_files(results: Path, queries: Path, gallery: Path) -> Score:
     Raises:
         InputError: a file cannot be read or a row is wrong; the message names file, row and field.
     """
-    truth = Queries.from_json(queries), Gallery.from_json(gallery)
-    refuse_unanswerable(*truth)
+    truth = read_truth(queries, gallery)  # before the large file, in case they are wrong
     return evaluate(Results.from_json(results), *truth)
 
 
@@ -81,14 +81,13 @@ def judge(results: Results, queries: Queries, gallery: Gallery) -> Outcome:
     Raises:
         InputError: queries and gallery do not belong together; see `refuse_unanswerable`.
     """
-    refuse_unanswerable(queries, gallery)
-    query_rows = queries.asked_rows
-    speaking = speaking_rows(results.image_ids, results.boxes_xyxy, results.scores, results.category_ids, queries)
-    hit_ranks = np.zeros(len(query_rows), np.int64)
-    heard = np.flatnonzero(speaking >= 0)
-    right_HK = _right_entries(results, speaking[heard], queries, query_rows[heard], gallery)
-    hit_ranks[heard] = np.where(right_HK.any(axis=1), right_HK.argmax(axis=1) + 1, 0)
-    return Outcome(Score(PROTOCOL, len(query_rows), hit_ranks), query_rows, speaking)
+    return decide(Hearing.of(results, queries, gallery))
+
+
+def decide(hearing: Hearing) -> Outcome:
+    """`judge` for results and truth that have been brought together."""
+    candidates = np.flatnonzero(hearing.has_category)
+    return outcome(PROTOCOL, hearing, loudest(candidates, hearing.query_numbers, hearing.results.scores, hearing.size))
 
 
 def speaking_rows(image_ids: Ints, boxes_xyxy: Floats, scores: Floats, category_ids: Ints, queries: Queries) -> Ints:
@@ -104,46 +103,45 @@ def speaking_rows(image_ids: Ints, boxes_xyxy: Floats, scores: Floats, category_
     Returns:
         (Q,) int64, for every query of style > 0 a row of the detected boxes, or -1 where none speaks.
     """
-    query_rows = queries.asked_rows
-    speaking = np.full(len(query_rows), -1, np.int64)
-    items = _nearest_items(image_ids, boxes_xyxy, queries)
-    candidates = np.flatnonzero(items >= 0)
-    candidates = candidates[
-        (queries.category_ids[items[candidates]] == category_ids[candidates]) & (queries.styles[items[candidates]] > 0)
-    ]
+    item_rows, _ = place_boxes(image_ids, boxes_xyxy, queries)
+    numbers = query_numbers(item_rows, queries)
+    goes = np.flatnonzero(numbers >= 0)
+    candidates = goes[queries.category_ids[item_rows[goes]] == category_ids[goes]]
+    return loudest(candidates, numbers, scores, len(queries.asked_rows))
+
+
+def loudest(
+    candidates: Ints, numbers: Ints, scores: Floats, num_queries: int, last_of_equals: Ints | None = None
+) -> Ints:
+    """The candidate of the highest score for each query.
+
+    Args:
+        candidates: (C,) int64, ascending result rows that go to a query.
+        numbers: (R,) int64, the number of the query that each result row goes to.
+        scores: (R,) float64, finite.
+        num_queries: Q.
+        last_of_equals: (R,) int64, of equal scores the row with the largest number speaks; without it, and where those
+            are equal too, the first row.
+
+    Returns:
+        (Q,) int64, result rows, -1 where a query has no candidate.
+    """
+    speaking = np.full(num_queries, -1, np.int64)
+    equals = () if last_of_equals is None else (-last_of_equals[candidates],)
     # lexsort is stable, so of equal scores the first row stays first.
-    candidates = candidates[np.lexsort((-scores[candidates], items[candidates]))]
-    best = candidates[first_of_group(items[candidates])]
-    speaking[np.searchsorted(query_rows, items[best])] = best
+    candidates = candidates[np.lexsort((*equals, -scores[candidates], numbers[candidates]))]
+    first = candidates[first_of_group(numbers[candidates])]
+    speaking[numbers[first]] = first
     return speaking
 
 
-def _nearest_items(image_ids: Ints, boxes_xyxy: Floats, queries: Queries) -> Ints:
-    """(R,) the row of the item that each box goes to; -1 for photos without an item."""
-    items = np.full(len(image_ids), -1, np.int64)
-    box_rows, item_rows = join(image_ids, queries.image_ids)
-    if len(box_rows) == 0:
-        return items
-    overlap = iou(boxes_xyxy[box_rows], queries.boxes_xyxy[item_rows])
-    starts = first_of_group(box_rows)
-    largest = np.repeat(np.maximum.reduceat(overlap, starts), np.diff(np.append(starts, len(box_rows))))
-    equal = np.flatnonzero(overlap == largest)
-    first = equal[first_of_group(box_rows[equal])]
-    items[box_rows[first]] = item_rows[first]
-    return items
+def outcome(protocol: str, hearing: Hearing, speaking: Ints) -> Outcome:
+    """What becomes of the queries when these rows speak for them.
 
-
-def _right_entries(results: Results, rows: Ints, queries: Queries, query_rows: Ints, gallery: Gallery) -> Bools:
-    """(H, K) for every speaking row and entry, whether it is right (rule 3)."""
-    entry_images = results.gallery_image_ids_RK[rows]
-    entry_boxes = results.gallery_boxes_xyxy_RK4[rows].reshape(-1, 4)
-    wanted = np.repeat(query_rows, entry_images.shape[1])
-    entry_keys, answer_keys = common_codes(
-        (queries.pair_ids[wanted], queries.styles[wanted], entry_images.ravel()),
-        (gallery.pair_ids, gallery.styles, gallery.image_ids),
-    )
-    entries, answers = join(entry_keys, answer_keys)
-    right = np.zeros(entry_images.size, np.bool_)
-    right[entries[iou(entry_boxes[entries], gallery.boxes_xyxy[answers]) >= MIN_IOU]] = True
-    right_HK: Bools = right.reshape(entry_images.shape)
-    return right_HK
+    Args:
+        protocol: that chose the rows.
+        hearing: results and truth.
+        speaking: (Q,) int64, a result row for each query, or -1.
+    """
+    hit_ranks = np.append(hearing.hit_ranks, 0)[speaking]  # row -1 is the zero after the last row
+    return Outcome(Score(protocol, len(speaking), hit_ranks), hearing.query_rows, speaking)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from harness.scoring.columns import box_column, int_column, read_rows
 from harness.scoring.overlap import common_codes
 from harness.types import Floats, InputError, Ints, Items
+
+ATTRIBUTES = ("scale", "occlusion", "zoom_in", "viewpoint")
+"""How a garment is shown, 1–3 each; the annotations have them, the official query file has not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +28,7 @@ class Queries:
         styles: (N,) int64; only items of style > 0 are asked, but the others attract detected boxes too.
         pair_ids: (N,) int64, one per photo.
         source: the file that they were read from, for messages.
+        attributes: (N,) int64 for those of `ATTRIBUTES` that are known, 1–3; 0 where an item is not annotated so.
     """
 
     image_ids: Ints
@@ -31,6 +37,7 @@ class Queries:
     styles: Ints
     pair_ids: Ints
     source: str = "queries"
+    attributes: Mapping[str, Ints] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -44,6 +51,8 @@ class Queries:
     def from_json(cls, path: Path) -> Queries:
         """Read ``val_query.json``: rows of ``query_image_id``, ``bbox`` (x1 y1 x2 y2), ``cls``, ``style``, ``pair_id``.
 
+        All rows or none may have each of the fields ``scale``, ``occlusion``, ``zoom_in`` and ``viewpoint``.
+
         Raises:
             InputError: the first row and field that is missing or has another type.
         """
@@ -55,6 +64,7 @@ class Queries:
             int_column(rows, "style", source),
             int_column(rows, "pair_id", source),
             source,
+            _attributes(rows, source),
         )
 
 
@@ -96,6 +106,17 @@ class Gallery:
         )
 
 
+def read_truth(queries: Path, gallery: Path) -> tuple[Queries, Gallery]:
+    """The two files of a split.
+
+    Raises:
+        InputError: a file cannot be read, a row is wrong, or they do not belong together.
+    """
+    truth = Queries.from_json(queries), Gallery.from_json(gallery)
+    refuse_unanswerable(*truth)
+    return truth
+
+
 def truth_from_items(items: Items) -> tuple[Queries, Gallery]:
     """The queries and the gallery of an annotated split.
 
@@ -111,8 +132,87 @@ def truth_from_items(items: Items) -> tuple[Queries, Gallery]:
     asked, answers = items.take(items.is_consumer), items.take(~items.is_consumer)
     asked_codes, answer_codes = common_codes((asked.pair_ids, asked.styles), (answers.pair_ids, answers.styles))
     styles = np.where(np.isin(asked_codes, answer_codes), asked.styles, 0)
-    queries = Queries(asked.image_ids, asked.boxes_xyxy, asked.category_ids, styles, asked.pair_ids)
+    queries = Queries(
+        asked.image_ids,
+        asked.boxes_xyxy,
+        asked.category_ids,
+        styles,
+        asked.pair_ids,
+        attributes=dict(zip(ATTRIBUTES, _attribute_columns(asked), strict=True)),
+    )
     return queries, Gallery(answers.image_ids, answers.boxes_xyxy, answers.styles, answers.pair_ids)
+
+
+def with_attributes(queries: Queries, items: Items, source: str = "the annotations") -> Queries:
+    """Join queries with the attributes of the annotated items that they were made from.
+
+    Args:
+        queries: of a query file.
+        items: of the same photos; an item is a query's if photo, box, category and style are the same.
+        source: where the items are from, for messages.
+
+    Returns:
+        The same queries; unasked ones that no item equals (a style that nothing answers is written as 0) have zeros.
+
+    Raises:
+        InputError: a query of style > 0 has no such item; names the first row.
+    """
+    query_keys, item_keys = common_codes(
+        *(
+            (rows.image_ids, *_exact(rows.boxes_xyxy), rows.category_ids, rows.styles)
+            for rows in (queries, items.take(items.is_consumer))
+        )
+    )
+    known, first = np.unique(item_keys, return_index=True)
+    places = np.searchsorted(known, query_keys)
+    is_known = np.isin(query_keys, known)
+    unknown = np.flatnonzero(~is_known & (queries.styles > 0))
+    if len(unknown):
+        row = int(unknown[0])
+        raise InputError(
+            f"{queries.source}: row {row}: {source} has no consumer item of photo {queries.image_ids[row]} with this "
+            f"box, category and style ({len(unknown):,} such rows of {len(queries):,}); give the data set and split "
+            "that the query file was made from"
+        )
+    attributes = {}
+    for name, column in zip(ATTRIBUTES, _attribute_columns(items.take(items.is_consumer)), strict=True):
+        values = np.zeros(len(queries), np.int64)
+        values[is_known] = column[first[places[is_known]]]
+        attributes[name] = values
+    return replace(queries, attributes=attributes)
+
+
+def _attribute_columns(items: Items) -> tuple[Ints, Ints, Ints, Ints]:
+    """In the order of `ATTRIBUTES`."""
+    return items.scales, items.occlusions, items.zoom_ins, items.viewpoints
+
+
+def _exact(boxes_xyxy: Floats) -> tuple[Any, ...]:
+    """The four sides as integers that are equal where the numbers are; -0.0 equals 0.0."""
+    return tuple(np.ascontiguousarray(boxes_xyxy.T + 0.0).view(np.int64))
+
+
+def _attributes(rows: list[dict[str, Any]], source: str) -> dict[str, Ints]:
+    found = {}
+    for name in ATTRIBUTES:
+        has = [name in row for row in rows]
+        if not any(has):
+            continue
+        if not all(has):
+            row = has.index(not has[0])
+            raise InputError(
+                f"{source}: row {row}: {name}: expected in all rows or in none, got it in {sum(has):,} of "
+                f"{len(has):,}; write it for every item, 0 where it is not known"
+            )
+        column = int_column(rows, name, source)
+        outside = np.flatnonzero((column < 0) | (column > 3))
+        if len(outside):
+            raise InputError(
+                f"{source}: row {outside[0]}: {name}: expected 1, 2 or 3, or 0 where it is not known, "
+                f"got {column[outside[0]]}"
+            )
+        found[name] = column
+    return found
 
 
 def refuse_unanswerable(queries: Queries, gallery: Gallery) -> None:

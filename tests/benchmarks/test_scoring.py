@@ -1,13 +1,14 @@
-"""The official score against merely parsing the file with Python's json, and box AP against pycocotools."""
+"""The official score against merely parsing the file with Python's json."""
 
 import json
 
 import numpy as np
 import pytest
 
-from harness.scoring.boxes import ap50, box_ap
+from harness.scoring.examination import examine
 from harness.scoring.official import evaluate_files
-from harness.types import Detections, Items
+from harness.scoring.results import Results
+from harness.scoring.truth import read_truth
 
 ROWS, SHOP_PHOTOS = 5000, 2000
 
@@ -54,35 +55,15 @@ def test_evaluate_files(benchmark, files) -> None:
 
 
 @pytest.mark.benchmark(group="official score of 5,000 rows")
+def test_whole_examination(benchmark, files) -> None:
+    """Both protocols, ledger, ladder, slices and doubts: what that costs beside reading the files."""
+
+    def examined():
+        return examine(Results.from_json(files[0]), *read_truth(*files[1:]))
+
+    assert benchmark(examined).score.num_queries == ROWS
+
+
+@pytest.mark.benchmark(group="official score of 5,000 rows")
 def test_baseline_json_parses_the_results(benchmark, files) -> None:
     assert len(benchmark(lambda: json.loads(files[0].read_bytes()))) == ROWS
-
-
-@pytest.fixture(scope="module")
-def detections():
-    """2,000 photos with 2 items and 10 boxes each, the boxes being items moved about."""
-    rng = np.random.default_rng(1)
-    image_ids = np.repeat(np.arange(1, 2001), 2)
-    zeros = np.zeros(4000, np.int64)
-    truth_boxes, categories = boxes(rng, 4000), rng.integers(1, 14, 4000)
-    truth = Items(image_ids, zeros + 1, zeros > 0, truth_boxes, categories, *(zeros for _ in range(6)))
-    rows = np.repeat(np.arange(4000), 5)
-    moved = truth_boxes[rows] + rng.normal(0, 12, (20000, 4))
-    moved = np.concatenate([np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:])], axis=1)
-    return truth, Detections(image_ids[rows], moved, rng.uniform(0, 1, 20000), categories[rows])
-
-
-@pytest.mark.benchmark(group="box AP of 20,000 boxes")
-def test_box_ap(benchmark, detections) -> None:
-    assert benchmark(box_ap, *detections).ap > 0
-
-
-@pytest.mark.benchmark(group="box AP of 20,000 boxes")
-def test_ap50_alone(benchmark, detections) -> None:
-    assert benchmark(ap50, *detections) == pytest.approx(box_ap(*detections).ap50, abs=1e-12)
-
-
-@pytest.mark.benchmark(group="box AP of 20,000 boxes")
-def test_baseline_pycocotools(benchmark, detections) -> None:
-    found = benchmark.pedantic(box_ap, detections, {"engine": "pycocotools"}, rounds=2, iterations=1)
-    assert found.ap == pytest.approx(box_ap(*detections).ap, abs=1e-9)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.data.deepfashion2 import read_items, read_polygons, read_split, with_truth
+from harness.data.deepfashion2 import read_items, read_items_of, read_polygons, read_split, with_truth
 from harness.data.layout import consumer_mask_of_test
 from harness.types import InputError
 
@@ -294,3 +295,19 @@ def test_polygons_of_a_photo(dataset: Path, edit: Edit) -> None:
     edit(1, _put(99, "item1", "category_id"))
     with pytest.raises(InputError, match="item1: category_id"):
         read_polygons(dataset / "validation" / "annos", 1)
+
+
+def test_items_of_some_photos_need_no_photo(dataset: Path) -> None:
+    shutil.rmtree(dataset / "validation" / "image")
+    items = read_items_of(dataset, "validation", np.array([2, 1, 2]))
+    assert items.image_ids.tolist() == [1, 1, 2]
+    assert items.item_numbers.tolist() == [1, 2, 1]
+    assert len(read_items_of(dataset, "validation", np.zeros(0, np.int64))) == 0
+    with pytest.raises(InputError, match=r"validation/annos/000004\.json: cannot be read"):
+        read_items_of(dataset, "validation", np.array([1, 4]))
+    with pytest.raises(InputError, match=r"test/annos: no such folder"):
+        read_items_of(dataset, "test", np.array([1]))
+
+
+def test_items_of_some_photos_are_found_in_a_truth_kept_apart(unannotated: Path) -> None:
+    assert read_items_of(unannotated, "test", np.array([1])).image_ids.tolist() == [1, 1]

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.data.coco import read_coco_results
 from harness.data.deepfashion2 import read_split
 from harness.data.exports import (
     coco_ground_truth,
     gallery_records,
     query_records,
-    read_coco_results,
     write_coco_results,
     write_exports,
 )
@@ -20,10 +20,11 @@ from harness.types import CATEGORIES, Detections, InputError, Items, Photos, Spl
 
 
 def test_query_records_hold_every_consumer_item(dataset: Path) -> None:
+    shown = {"scale": 2, "occlusion": 1, "zoom_in": 1, "viewpoint": 2}
     assert query_records(read_split(dataset, "validation")) == [
-        {"query_image_id": 1, "bbox": [4, 6, 24, 36], "cls": 1, "style": 1, "pair_id": 7},
-        {"query_image_id": 1, "bbox": [5, 20, 30, 45.5], "cls": 8, "style": 2, "pair_id": 7},
-        {"query_image_id": 2, "bbox": [4, 6, 24, 36], "cls": 1, "style": 0, "pair_id": 7},
+        {"query_image_id": 1, "bbox": [4, 6, 24, 36], "cls": 1, "style": 1, "pair_id": 7} | shown,
+        {"query_image_id": 1, "bbox": [5, 20, 30, 45.5], "cls": 8, "style": 2, "pair_id": 7} | shown,
+        {"query_image_id": 2, "bbox": [4, 6, 24, 36], "cls": 1, "style": 0, "pair_id": 7} | shown,
     ]
 
 

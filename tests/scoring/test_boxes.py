@@ -1,7 +1,9 @@
+import gc
+
 import numpy as np
 import pytest
 
-from harness.scoring.boxes import ap50, box_ap, per_category
+from harness.scoring.boxes import ap50, box_ap, box_ap_by_category, per_category
 from harness.scoring.hedging import class_hedging
 from harness.types import BoxAP, Detections, Items
 
@@ -78,6 +80,70 @@ def test_fast_ap50_is_the_engines_ap50(seed):
         found = detections(rng.integers(1, 5, n), grid(n), rng.integers(0, 5, n) / 4, rng.integers(1, 3, n))
     expected = box_ap(truth, found, engine="pycocotools").ap50
     assert ap50(truth, found) == pytest.approx(expected, abs=1e-12)
+
+
+def assert_engines_agree(truth: Items, found: Detections, image_ids=None) -> BoxAP:
+    ours, by_category = box_ap_by_category(truth, found, image_ids)
+    theirs = per_category(truth, found, image_ids, engine="pycocotools")
+    np.testing.assert_allclose(
+        values(ours), values(box_ap(truth, found, image_ids, engine="pycocotools")), rtol=0, atol=1e-9
+    )
+    for category in theirs:
+        np.testing.assert_allclose(values(by_category[category]), values(theirs[category]), rtol=0, atol=1e-9)
+    return ours
+
+
+def grid_boxes(rng, n: int, sides) -> np.ndarray:
+    corner = rng.integers(0, 5, (n, 2)) * 8
+    return np.concatenate([corner, corner + rng.choice(sides, (n, 2))], axis=1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "sides",
+    [[8, 16, 24], [31, 32, 33], [95, 96, 97], [0, 0, 16, 32]],
+    ids=["equal overlaps", "around 32 x 32", "around 96 x 96", "without area"],
+)
+def test_engines_agree_where_scores_overlaps_and_areas_are_equal(seed, sides):
+    """Few photos, a coarse grid, five scores: ties of every kind, and boxes right at the limits of the sizes."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 300))
+    truth = items(np.sort(rng.integers(1, 6, 20)), grid_boxes(rng, 20, sides), rng.integers(1, 4, 20))
+    found = detections(
+        rng.integers(1, 8, n), grid_boxes(rng, n, sides), rng.integers(0, 5, n) / 4, rng.integers(1, 6, n)
+    )
+    assert_engines_agree(truth, found)
+    assert_engines_agree(truth, found, np.array([2, 3, 7, 99]))
+
+
+@pytest.mark.parametrize("scores", [np.full(350, 0.5), np.linspace(0, 1, 350), np.arange(350) % 3 / 2])
+def test_engines_agree_on_more_than_a_hundred_boxes_of_a_photo_and_category(scores):
+    rng = np.random.default_rng(0)
+    truth = items([1] * 30 + [2] * 30, grid_boxes(rng, 60, [16, 24, 40]), [1] * 30 + [2] * 30)
+    found = detections(np.arange(350) % 2 + 1, grid_boxes(rng, 350, [16, 24, 40]), scores, np.arange(350) % 2 + 1)
+    assert assert_engines_agree(truth, found).ap > 0
+
+
+def test_engines_agree_where_there_is_little_to_compare():
+    truth = items([1, 4], [[0, 0, 50, 50]] * 2, [1, 7])
+    elsewhere = detections([2, 9], [[0, 0, 50, 50]] * 2, [0.5, 0.5], [1, 7])
+    other_category = detections([1, 4], [[0, 0, 50, 50]] * 2, [0.5, 0.5], [2, 13])
+    without_area = detections([1, 4], [[5, 5, 5, 5], [0, 0, 50, 0]], [0.5, 0.5], [1, 7])
+    for found in (Detections.empty(), elsewhere, other_category, without_area):
+        for image_ids in (None, np.array([1, 2, 3, 4]), np.array([3])):
+            assert assert_engines_agree(truth, found, image_ids).ap in (0, None)
+
+
+def test_the_engines_leave_garbage_collection_as_it_was():
+    truth, found = world(5)
+    box_ap(truth, found)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        box_ap(truth, found)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_agrees_with_pycocotools_own_summary(capfd):

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.scoring import hearing, official
 from harness.scoring.official import evaluate, evaluate_files, judge
 from harness.scoring.results import Results
 from harness.scoring.truth import Gallery, Queries, truth_from_items
 from harness.types import Detections, InputError, Items, Ranking
 from tests.scoring import oracle
-from tests.scoring.worlds import FAR, item, query, random_world, result, write
+from tests.scoring.worlds import FAR, hear, item, query, random_world, result, write
 
 A = [0, 0, 100, 100]
 B = [200, 0, 300, 100]
@@ -192,6 +193,63 @@ def test_the_random_worlds_are_not_trivial():
     ranks = [rank for seed in range(300) for rank in oracle.hit_ranks(*random_world(seed))[0]]
     assert min(ranks.count(rank) for rank in (0, 1, 2, 3)) > 20
     assert sum(rank > 5 for rank in ranks) > 20
+
+
+@pytest.mark.parametrize(("many", "block"), [(0, 1 << 17), (2, 3)])
+def test_many_counterparts_are_looked_up_with_the_same_outcome(monkeypatch, many, block):
+    """Both ways of finding the entries, and blocks of a few pairs."""
+    monkeypatch.setattr(hearing, "_MANY", many)
+    monkeypatch.setattr(hearing, "_BLOCK", block)
+    for seed in range(100):
+        world = random_world(seed)
+        assert official.decide(hear(*world)).score.hit_ranks.tolist() == oracle.hit_ranks(*world)[0]
+
+
+def features(results, queries, gallery) -> set[str]:
+    """What a world contains of all that the rules speak of."""
+    asked = [row for row in queries if row["style"] > 0]
+    photos = [row["query_image_id"] for row in queries]
+    counterparts = [
+        sum((item["pair_id"], item["style"]) == (row["pair_id"], row["style"]) for item in gallery) for row in asked
+    ]
+    detected = {row["query_image_id"] for row in results}
+    overlaps = {
+        max(oracle.overlap(row["query_bbox"], other["bbox"]) for other in queries if other["query_image_id"] == photo)
+        for row in results
+        if (photo := row["query_image_id"]) in photos
+    }
+    speakers = oracle.hit_ranks(results, queries, gallery)[1]
+    backwards = [len(results) - 1 - row for row in oracle.hit_ranks(results[::-1], queries, gallery)[1]]
+    shown = {photo for row in results for photo in row["gallery_image_id"]}
+    holds = {
+        "several items in a photo": len(set(photos)) < len(photos),
+        "an item of style 0": len(asked) < len(queries),
+        "one counterpart": 1 in counterparts,
+        "several counterparts": any(count > 1 for count in counterparts),
+        "more than 5 counterparts": any(count > 5 for count in counterparts),
+        "no detection at all": not results,
+        "a queried photo without detection": bool({row["query_image_id"] for row in asked} - detected),
+        "a tie in score that decides who speaks": any(
+            row not in (-1, other) for row, other in zip(speakers, backwards, strict=True)
+        ),
+        "a box without overlap": 0.0 in overlaps,
+        "a box of low overlap": any(0 < overlap < 0.5 for overlap in overlaps),
+        "a detected photo without items": bool(detected - set(photos)),
+        "a shown photo without items": bool(shown - {item["gallery_image_id"] for item in gallery}),
+        "a gallery photo that is never shown": bool({item["gallery_image_id"] for item in gallery} - shown),
+        "several right entries": any(
+            sum(photo in {item["gallery_image_id"] for item in gallery} for photo in row["gallery_image_id"]) > 1
+            for row in results
+        ),
+    }
+    return {name for name, is_held in holds.items() if is_held}
+
+
+def test_the_random_worlds_hold_everything_that_the_rules_speak_of():
+    worlds = [features(*random_world(seed)) for seed in range(300)]
+    counts = {name: sum(name in world for world in worlds) for name in set().union(*worlds)}
+    assert len(counts) == 14, sorted(counts)
+    assert min(counts.values()) >= 10, counts
 
 
 def set_field(field, value):

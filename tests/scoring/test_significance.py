@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.scoring.significance import chance, mcnemar_exact, paired_bootstrap, wilson_interval
+from harness.scoring.significance import chance, mcnemar_exact, paired_bootstrap, queries_needed, wilson_interval
 from harness.scoring.truth import Gallery, Queries
 from harness.types import InputError
 
@@ -64,6 +64,55 @@ def test_mcnemar_of_many_disagreements_neither_overflows_nor_vanishes():
     assert 0.06 < p_value < 0.08  # normal approximation: z = (200 - 1) / sqrt(12000) = 1.817, p = 0.069
 
 
+@pytest.mark.parametrize(("first", "second"), [(95, 98), (100, 101), (300, 360), (700, 710), (10, 900), (1, 1070)])
+def test_mcnemar_beyond_its_exact_integers_is_the_binomial_tail(first, second):
+    """From 192 bits on the terms are cut off: still the correctly rounded tail."""
+    n, k = first + second, min(first, second)
+    tail = Fraction(sum(math.comb(n, i) for i in range(k + 1)), 2**n)
+    assert mcnemar_exact(*vectors(1, first, second, 0)).p_value == pytest.approx(float(2 * tail), rel=1e-14)
+
+
+def test_mcnemar_of_a_probability_below_the_smallest_float():
+    assert mcnemar_exact(*vectors(0, 0, 2000, 0)).p_value == 0
+
+
+def test_queries_needed_hand_worked():
+    """Discordant .13, difference .05: (1.95996 sqrt(.13) + .84162 sqrt(.1275))^2 / .0025 = 405.78 by Connor, and
+    405.78 / 4 (1 + sqrt(1 + 4 / 20.289))^2 = 444.88 for the exact test."""
+    first, second = vectors(700, 40, 90, 170)
+    assert queries_needed(first, second) == queries_needed(second, first) == 445
+    assert queries_needed(*vectors(7000, 400, 900, 1700)) == 445
+    assert queries_needed(first, second, power=0.9) > 445
+    assert queries_needed(first, second, alpha=0.01) > 445
+
+
+def test_queries_needed_where_there_is_no_difference_or_no_query():
+    assert queries_needed(*vectors(5, 3, 3, 0)) is None
+    assert queries_needed(*vectors(0, 0, 0, 0)) is None
+
+
+def test_no_exact_test_finds_anything_in_fewer_than_six_queries():
+    assert queries_needed(*vectors(0, 0, 9, 0)) == 6
+    assert mcnemar_exact(*vectors(0, 0, 6, 0)).p_value < 0.05 < mcnemar_exact(*vectors(0, 0, 5, 0)).p_value
+
+
+@pytest.mark.parametrize("power", [0.6, 0.8, 0.95])
+@pytest.mark.parametrize("counts", [(700, 40, 90, 170), (850, 20, 32, 98), (400, 150, 190, 260)])
+def test_that_many_queries_do_find_the_difference_as_often_as_asked(counts, power):
+    """Simulated: the shares of tests that find it, of 2,000 of that many queries each."""
+    needed = queries_needed(*vectors(*counts), power=power)
+    draws = np.random.default_rng(0).multinomial(needed, np.array(counts) / sum(counts), size=2000)
+    pairs, times = np.unique(draws[:, 1:3], axis=0, return_counts=True)
+    found = np.array([mcnemar_exact(*vectors(0, *pair, 0)).p_value < 0.05 for pair in pairs.tolist()])
+    assert times[found].sum() / 2000 == pytest.approx(power, abs=0.04)
+
+
+def test_queries_needed_refuses():
+    for numbers in ({"power": 1.0}, {"power": 0.0}, {"alpha": 0.0}, {"alpha": 1.0}):
+        with pytest.raises(ValueError, match="0 < power < 1"):
+            queries_needed(np.ones(2, bool), np.ones(2, bool), **numbers)
+
+
 def test_bootstrap_of_a_difference():
     first, second = vectors(700, 40, 90, 170)
     low, high = paired_bootstrap(first, second)
@@ -85,7 +134,7 @@ def test_bootstrap_draws_as_plain_resampling_does(seed):
 
 
 def test_paired_tests_refuse_other_vectors():
-    for function in (mcnemar_exact, paired_bootstrap):
+    for function in (mcnemar_exact, paired_bootstrap, queries_needed):
         with pytest.raises(ValueError, match="two boolean vectors over the same queries"):
             function(np.array([True]), np.array([True, False]))
         with pytest.raises(ValueError, match="two boolean vectors"):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from harness.scoring.hearing import Hearing
+from harness.scoring.results import Results
+from harness.scoring.truth import Gallery, Queries
 
 FAR = [900.0, 900.0, 950.0, 950.0]
 
@@ -47,6 +52,13 @@ def write(folder: Path, results: Any, queries: Any, gallery: Any) -> tuple[Path,
     return paths
 
 
+def hear(results: Any, queries: Any, gallery: Any) -> Hearing:
+    """The world as the scoring room sees it after reading the files."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write(Path(folder), results, queries, gallery)
+        return Hearing.of(Results.from_json(paths[0]), Queries.from_json(paths[1]), Gallery.from_json(paths[2]))
+
+
 def random_world(seed: int) -> tuple[list[Any], list[Any], list[Any]]:
     """Boxes on a coarse grid, so that equal overlaps, equal scores and an IoU of exactly 0.5 are frequent."""
     draw = random.Random(seed)
@@ -62,6 +74,8 @@ def random_world(seed: int) -> tuple[list[Any], list[Any], list[Any]]:
     for photo in range(101, 101 + draw.randrange(1, 6)):
         pair = draw.randrange(1, 3)
         gallery += [item(photo, box(), draw.randrange(0, 3), pair) for _ in range(draw.randrange(1, 4))]
+    if draw.random() < 0.1:
+        gallery += [item(photo, box(), 1, 1) for photo in range(110, 116)]
     styles = {pair: [row["style"] for row in gallery if row["pair_id"] == pair] for pair in (1, 2)}
     queries = [query(1, box(), 1, 1, 1)]
     for photo in range(1, 1 + draw.randrange(1, 6)):
@@ -72,7 +86,7 @@ def random_world(seed: int) -> tuple[list[Any], list[Any], list[Any]]:
     results = []
     for _ in range(draw.randrange(0, 16)):
         row = result(draw.randrange(1, 7), box(), draw.randrange(1, 3), draw.choice([0.2, 0.5, 0.5, 0.9]))
-        if draw.random() < 0.5:
+        if draw.random() < 0.65:
             copied = draw.choice(queries)
             row.update(query_image_id=copied["query_image_id"], query_bbox=copied["bbox"], query_cls=copied["cls"])
         filled = draw.random()
@@ -82,4 +96,24 @@ def random_world(seed: int) -> tuple[list[Any], list[Any], list[Any]]:
                 row["gallery_image_id"][entry] = shown["gallery_image_id"]
                 row["gallery_bbox"][entry] = draw.choice([box(), box(), shown["bbox"], draw.choice(gallery)["bbox"]])
         results.append(row)
+    return results, queries, gallery
+
+
+def crowded_world(seed: int) -> tuple[list[Any], list[Any], list[Any]]:
+    """A random world whose boxes stand several times in the file: moved a little, under other categories and scores."""
+    results, queries, gallery = random_world(seed)
+    draw = random.Random(-1 - seed)
+    for row in [*results, *results[:5]]:
+        for _ in range(draw.randrange(3)):
+            width, height = (row["query_bbox"][2 + side] - row["query_bbox"][side] for side in (0, 1))
+            moved = draw.choice([0, 0, 0.03, 0.08])
+            copy = {**row, "query_bbox": [side + moved * draw.uniform(-1, 1) * width for side in row["query_bbox"]]}
+            if moved == 0 and draw.random() < 0.5:
+                copy["query_bbox"] = [*row["query_bbox"][:3], row["query_bbox"][3] + height / 9]  # an IoU of 0.9 or so
+            copy["query_cls"] = draw.choice([1, 2, row["query_cls"]])
+            copy["query_score"] = draw.choice([0.2, 0.5, row["query_score"], row["query_score"]])
+            if draw.random() < 0.5:
+                copy |= {field: draw.choice(results)[field] for field in ("gallery_image_id", "gallery_bbox")}
+            results.append(copy)
+    draw.shuffle(results)
     return results, queries, gallery
