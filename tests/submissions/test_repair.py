@@ -288,13 +288,19 @@ WRONG = st.sampled_from(
     st.lists(st.tuples(st.integers(1, 3), WRONG, WRONG), min_size=1, max_size=12),
     st.sampled_from([None, (100, 200)]),
     st.integers(0, 60),
+    st.sampled_from(["", "query_bbox", "gallery_bbox", "query_bbox gallery_bbox"]),
 )
-def test_mending_what_was_mended_changes_nothing(tmp_path: Path, changes: Any, size: Any, num_sound: int) -> None:
+def test_mending_what_was_mended_changes_nothing(
+    tmp_path: Path, changes: Any, size: Any, num_sound: int, xywh: str
+) -> None:
     rows = [
         make_row(image_id, **one, **{k: v for k, v in other.items() if k not in one})
         for image_id, one, other in changes
     ]
     rows[1:1] = make_rows(num_sound)
+    for row in rows[1 : 1 + num_sound]:
+        for name in xywh.split():
+            row[name] = as_xywh(row[name]) if name == "query_bbox" else [as_xywh(box) for box in row[name]]
     photos = make_photos(3, size)
     first, second, third = (tmp_path / f"{n}.json" for n in range(3))
     first.write_text(json.dumps(rows))
