@@ -14,11 +14,9 @@ from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
 from submissions.conventions import MARGIN_PX, Survey
 from submissions.entries import NOT_A_CATEGORY, Column, read_entries, shown_box
 from submissions.photos import KnownPhotos
-from submissions.problems import FIELDS, Kind, Problem, Report, Tally
+from submissions.problems import Kind, Report, Tally
 from submissions.repeats import Boxed, report_repeats
 from submissions.writer import REFUSED_BYTES
-
-__all__ = ["FIELDS", "Examination", "Problem", "Report", "check_submission", "examine"]
 
 NOT_READABLE = Kind("not-readable", "error", "cannot be read")
 NO_ENTRY = Kind("no-entry", "error", "holds no entry, so every query is missed")
