@@ -2,281 +2,225 @@
 
 from __future__ import annotations
 
-import gc
-import json
-import math
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import orjson
+import numpy as np
 
-from harness.types import CATEGORIES, GALLERY_LENGTH, InputError, Split
+from harness.scoring.rows import Block, ResultRow, blocks, no_garbage_collection
+from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
+from submissions.conventions import MARGIN_PX, Survey
+from submissions.entries import NOT_A_CATEGORY, Column, read_entries, shown_box
+from submissions.photos import KnownPhotos
+from submissions.problems import Kind, Report, Tally
+from submissions.repeats import Boxed, report_repeats
+from submissions.writer import REFUSED_BYTES
 
-Severity = Literal["error", "warning"]
+NOT_READABLE = Kind("not-readable", "error", "cannot be read")
+NO_ENTRY = Kind("no-entry", "error", "holds no entry, so every query is missed")
+TOO_LARGE = Kind("too-large", "warning", "is too large for the challenge server")
+UNANSWERED = Kind("unanswered", "warning", "consumer photos have no entry")
+NEGATIVE_ID = Kind("negative-id", "error", "expected an integer from 0 on")
+NO_CATEGORY = Kind("no-category", "error", NOT_A_CATEGORY.what)
+WRONG_KIND = Kind("wrong-kind", "error", "is a photo of the other kind")
+FOREIGN_PHOTO = Kind("foreign-photo", "error", "is no photo of the split")
+UNLISTED_PHOTO = Kind("unlisted-photo", "warning", "is no photo of the ground truth, so it counts nothing")
+INVERTED = Kind("inverted-box", "error", "is inverted: x1 > x2 or y1 > y2; boxes here are not [x, y, width, height]")
+EMPTY = Kind("empty-box", "warning", "is empty, so it overlaps nothing")
+OUTSIDE = Kind("outside-box", "warning", "reaches out of its photo")
+BESIDE = Kind("beside-box", "error", "lies outside its photo")
+ODD_SCORE = Kind("odd-score", "warning", "is outside [0, 1]")
+REPEATED_ANSWER = Kind("repeated-answer", "warning", "repeats a gallery box, which wastes a rank")
 
-FIELDS = ("query_image_id", "query_bbox", "query_cls", "query_score", "gallery_image_id", "gallery_bbox")
-"""The fields of an entry, all needed."""
 
-_INTEGER_LIMIT = 1 << 53
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong with a result file.
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """A report with what a repair needs to know besides.
 
     Attributes:
-        where: the place, such as ``[3].gallery_bbox[7]`` (both counted from 0); empty for the whole file.
-        what: what was expected and what is there.
-        severity: ``error`` where the official scorer crashes or silently counts nothing;
-            ``warning`` where it takes the file, but the file says something nobody means to say.
+        report: the report.
+        survey: the conventions of the file.
+        copies: (N,) int64, rows that are exact copies of an earlier row, ascending.
+        is_whole: whether the file could be read to its end.
     """
 
-    where: str
-    what: str
-    severity: Severity = "error"
+    report: Report
+    survey: Survey
+    copies: Ints
+    is_whole: bool
 
 
-@dataclass(frozen=True)
-class Report:
-    """What the checker found.
-
-    Attributes:
-        path: the file.
-        num_rows: entries in it; None if it is no list.
-        num_hedged_boxes: boxes of a photo that are entered under more than one category.
-        problems: in the order of the file; those of the file as a whole come last.
-    """
-
-    path: Path
-    num_rows: int | None
-    num_hedged_boxes: int
-    problems: tuple[Problem, ...]
-
-    @property
-    def ok(self) -> bool:
-        """True if no problem is an error."""
-        return not any(problem.severity == "error" for problem in self.problems)
-
-
-def check_submission(path: Path, split: Split | None = None) -> Report:
+def check_submission(path: Path, photos: KnownPhotos | None = None) -> Report:
     """Every problem of a challenge result file, not only the first.
 
     Class hedging (one box under several categories) is a warning: the scorer takes it, and an honest
     detector that scores each category apart may do it for a few boxes. `Report.num_hedged_boxes` says
-    how far it goes.
+    how far it goes. The file is read block by block, in bounded memory.
 
     Args:
-        path: the file.
-        split: the split it answers for, to check the image ids against; None if unknown.
+        path: the file, plain or zipped.
+        photos: the photos that it may speak of, to check the image ids and, where sizes are known, the boxes
+            against; None if unknown.
 
     Returns:
-        the problems; a file that is not JSON has that one problem.
+        the problems; a file that is no JSON list has that one problem, and one that ends early those of the rows
+        before as well.
 
     Raises:
-        InputError: there is no such file, or it cannot be read.
+        InputError: there is no such file, it cannot be opened, or a photo of the data set cannot be read.
     """
+    return examine(path, photos).report
+
+
+def examine(path: Path, photos: KnownPhotos | None = None) -> Examination:
+    """The same as `check_submission`, with what a repair needs to know besides."""
     try:
-        data = path.read_bytes()
+        with path.open("rb"):
+            num_bytes = path.stat().st_size
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a challenge result file (JSON)") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a challenge result file") from error
-    with _resting_collector():
-        return _check(path, data, None if split is None else _kinds(split))
+    tally, survey, boxed = Tally(), Survey(photos), Boxed()
+    num_rows = 0
+    faults: list[str] = []
+    with no_garbage_collection():
+        for block in _sound_blocks(path, faults):
+            try:
+                _check_block(block, photos, tally, survey, boxed)
+            except RecursionError:
+                last = block.first_row + block.num_rows - 1
+                faults.append(f"among the rows {block.first_row} to {last} is one that is nested too deep")
+                break
+            num_rows = block.first_row + block.num_rows
+    for fault in faults:
+        tally.add_whole(NOT_READABLE, fault)
+    if not num_rows and not faults:
+        tally.add_whole(NO_ENTRY, NO_ENTRY.what)
+    for kind, what in survey.diagnoses():
+        tally.add_whole(kind, what)
+    num_hedged, copies = report_repeats(path, boxed, tally)
+    if photos is not None and num_rows and not faults:
+        _check_coverage(boxed.image_ids(), photos, tally)
+    if num_bytes >= REFUSED_BYTES:
+        what = f"{num_bytes / 1e6:,.0f} MB: the challenge server is reported to have refused files of about "
+        tally.add_whole(TOO_LARGE, f"{what}{REFUSED_BYTES / 1e6:.0f} MB; write fewer decimals, or fewer boxes")
+    report = tally.report(path, None if faults and not num_rows else num_rows, num_hedged)
+    return Examination(report, survey, copies, not faults)
 
 
-def _check(path: Path, data: bytes, kinds: dict[int, bool] | None) -> Report:
+def _sound_blocks(path: Path, faults: list[str]) -> Iterator[Block[ResultRow]]:
+    """The blocks before the first fault of the file itself, which is added to the faults."""
     try:
-        document = _parse(data)
-    except (ValueError, RecursionError) as error:
-        return Report(path, None, 0, (Problem("", f"is not JSON: {error}"),))
-    if not isinstance(document, list):
-        return Report(path, None, 0, (Problem("", f"expected a list of entries, got {_shown(document)}"),))
-    if not document:
-        return Report(path, 0, 0, (Problem("", "holds no entry, so every query is missed"),))
-    problems: list[Problem] = []
-    for number, row in enumerate(document):
-        wrong = list(_row_problems(row, f"[{number}]", kinds))
-        problems += wrong
-        if not any(problem.severity == "error" for problem in wrong):
-            problems += _repeated_answers(row, f"[{number}]")
-    num_hedged, repeated = _repeated_boxes(document)
-    problems += repeated
-    problems += _coverage(document, kinds)
-    return Report(path, len(document), num_hedged, tuple(problems))
+        yield from blocks(path, ResultRow)
+    except InputError as error:
+        faults.append(str(error).removeprefix(f"{path}: "))
 
 
-def _parse(data: bytes) -> Any:
-    """The document; Python's own reader takes over for NaN and Infinity, so that their rows can be named."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return json.loads(data)
+def _check_block(
+    block: Block[ResultRow], photos: KnownPhotos | None, tally: Tally, survey: Survey, boxed: Boxed
+) -> None:
+    entries = read_entries(block, tally)
+    columns = entries.columns
+    for name, consumer in (("query_image_id", True), ("gallery_image_id", False)):
+        _check_ids(columns[name], name, photos, tally, consumer=consumer)
+        survey.add_ids(columns[name].values, consumer=consumer)
+    for name in ("query_bbox", "gallery_bbox"):
+        ids = columns[name].image_ids
+        sizes = None if photos is None or photos.size_of is None or ids is None else photos.sizes(ids)
+        _check_boxes(columns[name], name, sizes, tally)
+        survey.add_boxes(name, columns[name].values, sizes)
+    categories = columns["query_cls"].values
+    _report(
+        NO_CATEGORY,
+        (categories < 1) | (categories > len(CATEGORIES)),
+        columns["query_cls"],
+        "query_cls",
+        tally,
+        lambda value: f"{NO_CATEGORY.what}, got {value}",
+    )
+    survey.add_categories(categories)
+    scores = columns["query_score"]
+    odd = (scores.values < 0) | (scores.values > 1)
+    _report(ODD_SCORE, odd, scores, "query_score", tally, lambda value: f"is outside [0, 1]: {value:g}")
+    answer_rows, answer_ids, answer_boxes = entries.answers
+    _check_answers(answer_rows, answer_ids, answer_boxes, tally)
+    survey.add_galleries(answer_ids)
+    boxed.add(*entries.boxed)
 
 
-@contextmanager
-def _resting_collector() -> Iterator[None]:
-    """Without cyclic garbage collection, which goes through millions of new lists again and again and frees none.
-
-    Reading 49 MB takes 0.5 s instead of 1.5 s without it.
-    """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
-def _kinds(split: Split) -> dict[int, bool]:
-    """Image id to whether it is a consumer photo."""
-    return dict(zip(split.photos.image_ids.tolist(), split.photos.is_consumer.tolist(), strict=True))
-
-
-def _row_problems(row: Any, where: str, kinds: dict[int, bool] | None) -> Iterator[Problem]:
-    if not isinstance(row, dict):
-        yield Problem(where, f"expected an object, got {_shown(row)}")
+def _check_ids(column: Column, name: str, photos: KnownPhotos | None, tally: Tally, *, consumer: bool) -> None:
+    negative = column.values < 0
+    _report(NEGATIVE_ID, negative, column, name, tally, lambda value: f"{NEGATIVE_ID.what}, got {value}")
+    if photos is None:
         return
-    for name in FIELDS:
-        if name not in row:
-            yield Problem(f"{where}.{name}", "is missing")
-    if "query_image_id" in row:
-        fault = _id_fault(row["query_image_id"], kinds, consumer=True)
-        if fault:
-            yield Problem(f"{where}.query_image_id", fault)
-    if "query_bbox" in row:
-        fault = _box_fault(row["query_bbox"])
-        if fault:
-            yield Problem(f"{where}.query_bbox", fault)
-    if "query_cls" in row:
-        category = row["query_cls"]
-        if type(category) is not int or not 1 <= category <= len(CATEGORIES):
-            yield Problem(
-                f"{where}.query_cls", f"expected an integer from 1 to {len(CATEGORIES)}, got {_shown(category)}"
-            )
-    if "query_score" in row:
-        yield from _score_problems(row["query_score"], f"{where}.query_score")
-    for name in ("gallery_image_id", "gallery_bbox"):
-        if name in row:
-            yield from _gallery_problems(row[name], f"{where}.{name}", name, kinds)
-
-
-def _score_problems(score: Any, where: str) -> Iterator[Problem]:
-    if not _is_number(score):
-        yield Problem(where, f"expected a finite number, got {_shown(score)}")
-    elif not 0 <= score <= 1:
-        yield Problem(where, f"is outside [0, 1]: {_shown(score)}", "warning")
-
-
-def _gallery_problems(entries: Any, where: str, name: str, kinds: dict[int, bool] | None) -> Iterator[Problem]:
-    if not isinstance(entries, list):
-        yield Problem(where, f"expected a list of {GALLERY_LENGTH}, got {_shown(entries)}")
+    known, source = photos, photos.source
+    fits = known.are_of(column.values, consumer=consumer) | negative
+    if fits.all():
         return
-    if len(entries) != GALLERY_LENGTH:
-        yield Problem(where, f"expected {GALLERY_LENGTH} entries, got {len(entries)}")
-    for place, entry in enumerate(entries):
-        fault = _box_fault(entry) if name == "gallery_bbox" else _id_fault(entry, kinds, consumer=False)
-        if fault:
-            yield Problem(f"{where}[{place}]", fault)
+    swapped = ~fits & known.are_of(column.values, consumer=not consumer)
+    expected, other = ("consumer", "shop") if consumer else ("shop", "consumer")
+    _report(
+        WRONG_KIND,
+        swapped,
+        column,
+        name,
+        tally,
+        lambda value: f"image {value} is a {other} photo, expected a {expected} photo",
+    )
+    kind, so = (FOREIGN_PHOTO, "") if known.is_complete else (UNLISTED_PHOTO, ", so it counts nothing")
+    _report(kind, ~fits & ~swapped, column, name, tally, lambda value: f"image {value} is not in {source}{so}")
 
 
-def _id_fault(value: Any, kinds: dict[int, bool] | None, *, consumer: bool) -> str | None:
-    if type(value) is not int or not 0 <= value < _INTEGER_LIMIT:
-        hint = ": the scorer would silently find nothing under a text" if isinstance(value, str) else ""
-        return f"expected an integer, got {_shown(value)}{hint}"
-    if kinds is None:
-        return None
-    kind = kinds.get(value)
-    if kind is None:
-        return f"image {value} is not in the split"
-    if kind != consumer:
-        return f"image {value} is a {'shop' if consumer else 'consumer'} photo, expected a " + (
-            "consumer photo" if consumer else "shop photo"
-        )
-    return None
+def _check_boxes(column: Column, name: str, sizes: Floats | None, tally: Tally) -> None:
+    x1, y1, x2, y2 = column.values.T
+    inverted = (x1 > x2) | (y1 > y2)
+    empty = ~inverted & ((x1 == x2) | (y1 == y2))
+    sound = ~inverted & ~empty
+    beside, outside = (x2 <= 0) | (y2 <= 0), (x1 < -MARGIN_PX) | (y1 < -MARGIN_PX)
+    if sizes is not None:
+        width, height = sizes.T
+        beside |= (x1 >= width) | (y1 >= height)
+        outside |= (x2 > width + MARGIN_PX) | (y2 > height + MARGIN_PX)
+    _report(INVERTED, inverted, column, name, tally, lambda box: f"{INVERTED.what}: {shown_box(box)}")
+    _report(EMPTY, empty, column, name, tally, lambda box: f"{EMPTY.what}: {shown_box(box)}")
+    _report(BESIDE, sound & beside, column, name, tally, lambda box: f"{BESIDE.what}: {shown_box(box)}")
+    _report(OUTSIDE, sound & outside & ~beside, column, name, tally, lambda box: f"{OUTSIDE.what}: {shown_box(box)}")
 
 
-def _box_fault(box: Any) -> str | None:
-    if type(box) is not list or len(box) != 4 or not all(map(_is_number, box)):
-        return f"expected [x1, y1, x2, y2] in finite pixels, got {_shown(box)}"
-    if box[0] > box[2] or box[1] > box[3]:
-        return f"is inverted (x1 > x2 or y1 > y2; boxes here are not [x, y, width, height]): {_shown(box)}"
-    return None
-
-
-def _repeated_answers(row: dict[str, Any], where: str) -> list[Problem]:
+def _check_answers(rows: Ints, ids_RK: Ints, boxes_RK4: Floats, tally: Tally) -> None:
     """The same gallery box twice wastes a rank; the end repeated to fill up a short gallery does not."""
-    answers = [(image_id, *box) for image_id, box in zip(row["gallery_image_id"], row["gallery_bbox"], strict=True)]
-    if len(set(answers)) == len(answers):
-        return []
-    while len(answers) > 1 and answers[-1] == answers[-2]:
-        answers.pop()
-    num_repeated = len(answers) - len(set(answers))
-    if num_repeated == 0:
-        return []
-    return [Problem(where, f"{num_repeated} of its gallery boxes are entered twice", "warning")]
+    ordered = np.sort(ids_RK, axis=1)
+    suspects = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+    if len(suspects) == 0:
+        return
+    entries = np.concatenate([ids_RK[suspects, :, None], boxes_RK4[suspects]], axis=2)
+    same_QKK = (entries[:, :, None] == entries[:, None]).all(axis=3)
+    is_first = ~np.tril(same_QKK, -1).any(axis=2)
+    is_filling = np.logical_and.accumulate(same_QKK[:, -1, ::-1], axis=1)[:, ::-1]
+    num_repeated = (~is_first & ~is_filling).sum(axis=1)
+    # The first of the filling is an entry of its own, unless it stands further up as well.
+    first_filling = is_filling & ~np.pad(is_filling, ((0, 0), (1, 0)))[:, :-1]
+    num_repeated += (first_filling & ~is_first).sum(axis=1)
+    found = num_repeated > 0
+    counts = num_repeated[found].tolist()
+    what = "repeats {} of its gallery boxes; each repeat wastes a rank".format
+    tally.add_all(REPEATED_ANSWER, rows[suspects[found]], "", lambda number: what(counts[number]))
 
 
-def _repeated_boxes(document: list[Any]) -> tuple[int, list[Problem]]:
-    """How many boxes are entered under several categories, with a problem for each such box and each duplicate."""
-    rows_of: dict[tuple[int, tuple[float, ...]], list[tuple[int, int]]] = {}
-    for number, row in enumerate(document):
-        if not isinstance(row, dict):
-            continue
-        image_id, box, category = row.get("query_image_id"), row.get("query_bbox"), row.get("query_cls")
-        if type(image_id) is int and type(category) is int and isinstance(box, list) and not _box_fault(box):
-            rows_of.setdefault((image_id, tuple(box)), []).append((number, category))
-    num_hedged = 0
-    problems: list[Problem] = []
-    for (image_id, box), rows in rows_of.items():
-        if len(rows) < 2:
-            continue
-        counts = Counter(category for _, category in rows)
-        for category, count in counts.items():
-            if count > 1:
-                places = [number for number, one in rows if one == category]
-                what = f"repeats {', '.join(f'[{place}]' for place in places[:-1])}: same photo, box and category"
-                problems.append(Problem(f"[{places[-1]}]", what))
-        if len(counts) > 1:
-            num_hedged += 1
-            what = (
-                f"class hedging: box {list(box)} of photo {image_id} is entered under {len(counts)} categories "
-                f"({', '.join(map(str, sorted(counts)))})"
-            )
-            problems.append(Problem(f"[{rows[0][0]}]", what, "warning"))
-    return num_hedged, problems
-
-
-def _coverage(document: list[Any], kinds: dict[int, bool] | None) -> list[Problem]:
+def _check_coverage(image_ids: Ints, photos: KnownPhotos, tally: Tally) -> None:
     """Consumer photos without an entry count as missed; many of them are a sign of a wrong split."""
-    if kinds is None:
-        return []
-    consumer = {image_id for image_id, is_consumer in kinds.items() if is_consumer}
-    answered = {
-        row["query_image_id"] for row in document if isinstance(row, dict) and _is_id(row.get("query_image_id"))
-    }
-    missing = consumer - answered
-    if not missing:
-        return []
-    what = f"{len(missing):,} of the {len(consumer):,} consumer photos have no entry, the first is {min(missing)}"
-    return [Problem("", what, "warning")]
+    missing = np.setdiff1d(photos.asked_ids, image_ids)
+    if len(missing):
+        what = f"{len(missing):,} of the {len(photos.asked_ids):,} consumer photos have no entry, the first is "
+        tally.add_whole(UNANSWERED, f"{what}{missing[0]}")
 
 
-def _is_id(value: Any) -> bool:
-    return type(value) is int
-
-
-def _is_number(value: Any) -> bool:
-    return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < _INTEGER_LIMIT)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"an object with {len(value)} fields"
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _report(kind: Kind, wrong: Bools, column: Column, name: str, tally: Tally, what: Any) -> None:
+    if not wrong.any():
+        return
+    values = column.values[wrong]
+    places = None if column.places is None else column.places[wrong]
+    tally.add_all(kind, column.rows[wrong], name, lambda number: what(values[number].tolist()), places)

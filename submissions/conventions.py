@@ -1,0 +1,198 @@
+"""What a file as a whole says of its conventions: boxes as xywh, unit coordinates, categories from 0, another split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+
+from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, Ints
+from submissions.photos import KnownPhotos
+from submissions.problems import Kind
+
+LOOKS_LIKE_XYWH = Kind("looks-like-xywh", "warning", "boxes look like [x, y, width, height]")
+LOOKS_NORMALISED = Kind("looks-normalised", "error", "coordinates look normalised")
+LOOKS_LIKE_FROM_0 = Kind("looks-like-from-0", "warning", "categories look like 0–12")
+LOOKS_LIKE_OTHER_SPLIT = Kind("looks-like-other-split", "error", "ids look like those of another split")
+LOOKS_SORTED_BY_ID = Kind("looks-sorted-by-id", "warning", "gallery lists look sorted by id")
+
+Certainty = Literal["no", "perhaps", "surely"]
+
+MARGIN_PX = 1.0
+"""How far a box may reach out of its photo: rounding, and annotators."""
+
+_MIN_BOXES, _MIN_SIZED, _MIN_UNIT, _MIN_ROWS = 50, 20, 10, 5
+_SAMPLE = 100_000
+_MIN_SHARE, _MIN_LISTED_SHARE = 0.7, 0.3
+
+
+class Coordinates:
+    """Counts over all boxes of one field.
+
+    Without photos, a file of xywh shows in boxes that are inverted in one axis alone: x > width and y > height come
+    and go apart, while corners given in the wrong order are inverted in both. With photos it shows as such: read as
+    xywh the boxes lie in their photos, read as xyxy many do not.
+    """
+
+    def __init__(self) -> None:
+        self.num = self.num_inverted = self.num_in_x = self.num_in_y = self.num_negative = self.num_unit = 0
+        self.num_sized = self.num_xyxy = self.num_xywh = 0
+
+    def add(self, boxes: Floats, sizes: Floats | None) -> None:
+        """Count some boxes: (N, 4), and (N, 2) width and height of their photos, NaN where unknown."""
+        x_inverted, y_inverted = boxes[:, 0] > boxes[:, 2], boxes[:, 1] > boxes[:, 3]
+        self.num += len(boxes)
+        self.num_inverted += int((x_inverted | y_inverted).sum())
+        self.num_in_x += int((x_inverted & ~y_inverted).sum())
+        self.num_in_y += int((y_inverted & ~x_inverted).sum())
+        self.num_negative += int((boxes < 0).any(axis=1).sum())
+        self.num_unit += int(((boxes >= 0) & (boxes <= 1)).all(axis=1).sum())
+        if sizes is None:
+            return
+        limits = sizes + MARGIN_PX
+        inside = (boxes >= -MARGIN_PX).all(axis=1)
+        self.num_sized += int(np.isfinite(sizes[:, 0]).sum())
+        self.num_xyxy += int((inside & (boxes[:, 2:] <= limits).all(axis=1) & ~x_inverted & ~y_inverted).sum())
+        self.num_xywh += int((inside & (boxes[:, :2] + boxes[:, 2:] <= limits).all(axis=1)).sum())
+
+    @property
+    def are_xywh(self) -> Certainty:
+        """Whether the boxes are [x, y, width, height]."""
+        if self.num_sized >= _MIN_SIZED:
+            if self.num_xyxy > 0.9 * self.num_sized or self.num_xywh < 0.9 * self.num_sized:
+                return "no"
+            return "surely" if self.num_xywh >= 0.99 * self.num_sized else "perhaps"
+        if self.num < _MIN_BOXES or min(self.num_in_x, self.num_in_y) < 0.01 * self.num:
+            return "no"
+        if self.num_inverted < 0.05 * self.num:
+            return "no"
+        apart = min(self.num_in_x, self.num_in_y) >= 0.03 * self.num
+        return "surely" if apart and self.num_inverted >= 0.1 * self.num and not self.num_negative else "perhaps"
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether some boxes are inverted, of too few to tell why."""
+        return self.num_inverted > 0 and self.num < _MIN_BOXES and self.num_sized < _MIN_SIZED
+
+    @property
+    def are_normalised(self) -> bool:
+        """Whether all coordinates lie in [0, 1]."""
+        return self.num >= _MIN_UNIT and self.num_unit == self.num
+
+
+class Survey:
+    """What is counted over a whole file to tell its conventions."""
+
+    def __init__(self, photos: KnownPhotos | None) -> None:
+        self.photos = photos
+        self.coordinates = {"query_bbox": Coordinates(), "gallery_bbox": Coordinates()}
+        self.num_of_category = np.zeros(len(CATEGORIES) + 2, np.int64)
+        self.num_galleries = self.num_ascending = 0
+        self._ids: dict[bool, list[Ints]] = {True: [], False: []}
+
+    def add_boxes(self, name: str, boxes: Floats, sizes: Floats | None) -> None:
+        """The boxes of a field."""
+        self.coordinates[name].add(boxes, sizes)
+
+    def add_categories(self, categories: Ints) -> None:
+        """Categories; those outside 0–13 are counted together."""
+        outside = (categories < 0) | (categories > len(CATEGORIES))
+        within = np.where(outside, len(CATEGORIES) + 1, categories)
+        self.num_of_category += np.bincount(within, minlength=len(CATEGORIES) + 2)
+
+    def add_galleries(self, ids_RK: Ints) -> None:
+        """Gallery lists, best first as far as one knows."""
+        self.num_galleries += len(ids_RK)
+        ascends = (ids_RK[:, 1:] >= ids_RK[:, :-1]).all(axis=1) & (ids_RK[:, 0] < ids_RK[:, -1])
+        self.num_ascending += int(ascends.sum())
+
+    def add_ids(self, image_ids: Ints, *, consumer: bool) -> None:
+        """Photo ids of the queries, or of the gallery lists; the first of many are a sample."""
+        kept = self._ids[consumer]
+        if self.photos is not None and sum(map(len, kept)) < _SAMPLE:
+            kept.append(image_ids)
+
+    def are_xywh(self, name: str) -> Certainty:
+        """Whether the boxes of a field are [x, y, width, height].
+
+        If one field surely is, and the other has inverted boxes but too few boxes to tell, that is taken for the same,
+        or both are left in doubt.
+        """
+        one = self.coordinates[name]
+        other = next(found for field, found in self.coordinates.items() if field != name)
+        if other.are_xywh == "surely" and one.is_torn:
+            return "surely" if one.num_inverted >= 0.1 * one.num and not one.num_negative else "perhaps"
+        if one.are_xywh == "surely" and other.is_torn:
+            return self.are_xywh(next(field for field in self.coordinates if field != name))
+        return one.are_xywh
+
+    def diagnoses(self) -> Iterator[tuple[Kind, str]]:
+        """One sentence for each convention that the file seems to break as a whole."""
+        yield from self._box_diagnoses()
+        if self._are_from_0():
+            yield (
+                LOOKS_LIKE_FROM_0,
+                f"categories look like 0–12: {self.num_of_category[0]:,} rows say 0 and none says 13, but 1 (short "
+                "sleeve top) to 13 (sling dress) are due; nothing tells a shift from a background class 0, so --fix "
+                "leaves them: add 1 yourself if your classes begin at 0",
+            )
+        if self.num_galleries >= _MIN_GALLERIES and self.num_ascending >= 0.9 * self.num_galleries:
+            yield (
+                LOOKS_SORTED_BY_ID,
+                f"{self.num_ascending:,} of {self.num_galleries:,} gallery lists are sorted by image id; best first "
+                "is due, and a ranking by similarity is hardly ever sorted by id",
+            )
+        if self.photos is not None:
+            yield from self._split_diagnosis(self.photos)
+
+    def _box_diagnoses(self) -> Iterator[tuple[Kind, str]]:
+        for name, counts in self.coordinates.items():
+            if counts.are_normalised:
+                yield (
+                    LOOKS_NORMALISED,
+                    f"{name}: all {counts.num:,} boxes lie in [0, 1], so the coordinates look normalised; pixels are "
+                    "due: multiply x by the photo's width and y by its height",
+                )
+            elif self.are_xywh(name) != "no":
+                is_sure = self.are_xywh(name) == "surely"
+                remedy = "--fix converts them" if is_sure else "--fix leaves them, unless the photos of --data decide"
+                if counts.num_sized >= _MIN_SIZED:
+                    reason = (
+                        f"read so, {counts.num_xywh / counts.num_sized:.1%} lie in their photos, "
+                        f"and {counts.num_xyxy / counts.num_sized:.1%} as [x1, y1, x2, y2]"
+                    )
+                else:
+                    reason = f"{counts.num_inverted / counts.num:.1%} have x2 < x1 or y2 < y1"
+                yield (
+                    LOOKS_LIKE_XYWH,
+                    f"{name}: the boxes {'' if is_sure else 'may '}look like "
+                    f"[x, y, width, height], but [x1, y1, x2, y2] is due: {reason}; {remedy}",
+                )
+
+    def _are_from_0(self) -> bool:
+        counts = self.num_of_category
+        return bool(counts.sum() >= _MIN_ROWS and counts[0] and not counts[len(CATEGORIES) :].any())
+
+    def _split_diagnosis(self, photos: KnownPhotos) -> Iterator[tuple[Kind, str]]:
+        """Most ids fit no photo: of which split are they?"""
+        ids = {consumer: np.concatenate([*kept, np.zeros(0, np.int64)]) for consumer, kept in self._ids.items()}
+        here = _share(photos, ids)
+        if here > (_MIN_SHARE if photos.is_complete else _MIN_LISTED_SHARE):
+            return
+        what = f"only {here:.1%} of the ids are photos of the right kind in {photos.source}"
+        for name, of in () if photos.other_splits is None else photos.other_splits():
+            there = _share(KnownPhotos.of_split(name, of), ids)
+            if there > 0.95:
+                yield LOOKS_LIKE_OTHER_SPLIT, f"{what}, but {there:.1%} in the {name} split: --split {name}?"
+                return
+        yield LOOKS_LIKE_OTHER_SPLIT, f"{what}; is the file of another split (train, validation, test)?"
+
+
+_MIN_GALLERIES = 5 * GALLERY_LENGTH
+
+
+def _share(photos: KnownPhotos, ids: Mapping[bool, Ints]) -> float:
+    """The share of consumer and shop ids that are such photos, of both alike."""
+    shares = [photos.are_of(values, consumer=kind).mean() for kind, values in ids.items() if len(values)]
+    return float(np.mean(shares)) if shares else 1.0

@@ -1,0 +1,367 @@
+"""The mended copy: what is changed, what is left, and that a sound file keeps its score and its bytes."""
+
+import copy
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.scoring.official import evaluate_files
+from harness.types import InputError
+from submissions.checker import check_submission
+from submissions.photos import KnownPhotos
+from submissions.repair import Repaired, repair_submission
+from tests.submissions.samples import as_xywh, make_photos, make_row, make_rows
+
+SIZE = (400, 600)
+
+
+@pytest.fixture
+def mend(tmp_path: Path) -> Any:
+    def run(document: Any, photos: KnownPhotos | None = None) -> tuple[Repaired, Any]:
+        path, out = tmp_path / "r.json", tmp_path / "out.json"
+        if isinstance(document, bytes):
+            path.write_bytes(document)
+        else:
+            path.write_text(document if isinstance(document, str) else json.dumps(document))
+        before = path.read_bytes()
+        found = repair_submission(path, out, photos)
+        assert path.read_bytes() == before
+        assert {one.name for one in tmp_path.iterdir()} == {"r.json", "out.json"}
+        assert found.after == check_submission(out, photos)
+        return found, json.loads(out.read_bytes())
+
+    return run
+
+
+def _done(found: Repaired) -> list[tuple[str, int, tuple[int, ...]]]:
+    return [(one.what, one.num, one.first_rows) for one in found.repairs]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "what", "num"),
+    [
+        ({"query_image_id": "000001"}, {"query_image_id": 1}, "whole number that was a text", 1),
+        ({"query_image_id": 1.0}, {"query_image_id": 1}, "whole number that had a fraction of 0", 1),
+        ({"query_cls": "3"}, {"query_cls": 3}, "whole number that was a text", 1),
+        ({"query_score": "0.75"}, {"query_score": 0.75}, "number that was a text", 1),
+        ({"query_bbox": ["1.5", 2, "3e1", 40.25]}, {"query_bbox": [1.5, 2, 30, 40.25]}, "number that was a text", 2),
+        (
+            {"query_bbox": [30, 40.25, 1.5, 2]},
+            {"query_bbox": [1.5, 2, 30, 40.25]},
+            "box with its corners put in order",
+            1,
+        ),
+        (
+            {"gallery_image_id": [str(100 + n) for n in range(20)]},
+            {"gallery_image_id": [100 + n for n in range(20)]},
+            "whole number that was a text",
+            20,
+        ),
+        (
+            {"gallery_image_id": [*range(25)], "gallery_bbox": [[0, 0, n + 1, 9] for n in range(22)]},
+            {"gallery_image_id": [*range(20)], "gallery_bbox": [[0, 0, n + 1, 9] for n in range(20)]},
+            "gallery list cut to 20",
+            1,
+        ),
+        (
+            {"gallery_image_id": [7, 8], "gallery_bbox": [[0, 0, 1, 9], [0, 0, 2, 9]]},
+            {"gallery_image_id": [7] + [8] * 19, "gallery_bbox": [[0, 0, 1, 9]] + [[0, 0, 2, 9]] * 19},
+            "gallery list filled up to 20 with its last entry",
+            1,
+        ),
+    ],
+)
+def test_what_has_one_right_reading_is_mended(mend: Any, change: Any, expected: Any, what: str, num: int) -> None:
+    found, rows = mend([make_row(9), make_row(1, **change)])
+    assert rows == [make_row(9), make_row(1, **expected)]
+    assert [type(value) for value in rows[1].values()] == [type(value) for value in make_row(1, **expected).values()]
+    assert _done(found) == [(what, num, (1,))]
+    assert found.before is not None
+    assert not found.before.ok
+    assert found.after.ok
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"query_score": float("nan")},
+        {"query_image_id": "shirt 7"},
+        {"query_image_id": 1.5},
+        {"query_image_id": True},
+        {"query_cls": 14},
+        {"query_bbox": [1, 2, 3]},
+        {"query_bbox": [-9, 2, -3, 4]},
+        {"gallery_image_id": []},
+        {"gallery_image_id": [*range(19)]},
+        {"gallery_bbox": []},
+    ],
+)
+def test_what_has_none_is_left_and_said(mend: Any, change: Any) -> None:
+    document = json.dumps([make_row(9), make_row(1, **change)])
+    found, _ = mend(document)
+    assert found.repairs == ()
+    assert not found.after.ok
+
+
+def test_a_missing_field_is_left_while_the_rest_of_the_row_is_mended(mend: Any) -> None:
+    row = make_row("4")
+    del row["query_score"]
+    found, rows = mend([row])
+    assert rows == [{**row, "query_image_id": 4}]
+    assert [one.where for one in found.after.problems] == ["[0].query_score"]
+
+
+def test_copies_are_left_out_even_if_mending_made_them_so(mend: Any) -> None:
+    rows = [make_row(1), make_row(2), make_row(1), make_row("2"), make_row(1, query_score=0.1)]
+    found, mended = mend(rows)
+    assert mended == [make_row(1), make_row(2), make_row(1, query_score=0.1)]
+    assert ("exact copy of an earlier row left out", 2, (2, 3)) in _done(found)
+    assert [one.kind for one in found.after.problems] == ["repeat"]
+
+
+def test_boxes_are_clipped_where_the_photos_are_known(mend: Any) -> None:
+    row = make_row(1, query_bbox=[-5, 10, 120.5, 250], gallery_bbox=[[20, 30, 100.5, 500]] * 20)
+    untouched = [row, make_row(2, query_bbox=[90, 10, 150, 50])]
+    assert mend(untouched)[1] == untouched
+    found, mended = mend(untouched, make_photos(2, size=(100, 200)))
+    assert mended[0] == {**row, "query_bbox": [0, 10, 100, 200], "gallery_bbox": [[20, 30, 100, 200]] * 20}
+    assert mended[1]["query_bbox"] == [90, 10, 100, 50]
+    assert _done(found) == [("box clipped to its photo", 22, (0, 1))]
+    too_low = [make_row(1, query_bbox=[10, 10, 50, 250], gallery_bbox=[[20, 30, 90, 150]] * 20)]
+    assert mend(too_low, make_photos(1, size=(100, 200)))[1][0]["query_bbox"] == [10, 10, 50, 200]
+    beside = [make_row(1, query_bbox=[100, 10, 150, 50])]
+    assert mend(beside, make_photos(1, size=(100, 200)))[1] == beside
+
+
+@pytest.mark.parametrize("photos", [None, make_photos(60, SIZE)])
+def test_xywh_is_converted_as_a_whole(mend: Any, photos: Any) -> None:
+    rows = make_rows(60)
+    wrong = copy.deepcopy(rows)
+    for row in wrong:
+        row["gallery_bbox"] = [as_xywh(box) for box in row["gallery_bbox"]]
+    found, mended = mend(wrong, photos)
+    assert mended == rows
+    assert _done(found)[0][:2] == ("box converted from [x, y, width, height]", 1200)
+
+
+def test_boxes_that_only_may_be_xywh_are_left(mend: Any) -> None:
+    rows = make_rows(60)
+    for number, row in enumerate(rows):
+        x1, y1, x2, y2 = row["query_bbox"]
+        row["query_bbox"] = [[x2, y1, x1, y2], [x1, y2, x2, y1], *[row["query_bbox"]] * 38][number % 40]
+    found, mended = mend(rows)
+    assert mended == rows
+    assert "may look like" in found.after.problems[-1].what
+    found, mended = mend(rows, make_photos(60, SIZE))  # with the photos it is plain that they are not
+    assert found.after.ok
+
+
+def test_too_few_boxes_to_tell_are_converted_with_those_of_the_other_field(mend: Any) -> None:
+    rows = make_rows(10)
+    wrong = [
+        {
+            **row,
+            "query_image_id": str(row["query_image_id"]),
+            "query_bbox": as_xywh(row["query_bbox"]),
+            "gallery_bbox": [as_xywh(box) for box in row["gallery_bbox"]],
+        }
+        for row in rows
+    ]
+    assert mend(wrong)[1] == rows
+
+
+def test_boxes_in_doubt_are_left_in_rows_that_are_mended(mend: Any) -> None:
+    """The gallery is surely xywh, but only one of 20 query boxes is inverted: neither is touched."""
+    rows = make_rows(20)
+    for row in rows:
+        row["gallery_bbox"] = [as_xywh(box) for box in row["gallery_bbox"]]
+    rows[7]["query_bbox"] = [rows[7]["query_bbox"][n] for n in (2, 1, 0, 3)]
+    found, mended = mend([{**row, "query_image_id": str(row["query_image_id"])} for row in rows])
+    assert mended == rows
+    assert [what for what, *_ in _done(found)] == ["whole number that was a text"]
+    rows[7]["query_bbox"] = [rows[7]["query_bbox"][n] for n in (2, 1, 0, 3)]
+    assert mend(rows)[1][0]["gallery_bbox"] == make_rows(20)[0]["gallery_bbox"]
+
+
+def test_normalised_boxes_are_left(mend: Any) -> None:
+    """They may be corners or centres, so not even what looks like width and height is added up."""
+    rows = make_rows(60)
+    for row in rows:
+        row["gallery_bbox"] = [[round(value / 600, 4) for value in as_xywh(box)] for box in row["gallery_bbox"]]
+    found, mended = mend(rows)
+    assert mended == rows
+    assert "looks-normalised" in {one.kind for one in found.after.problems}
+
+
+def test_a_row_nested_too_deep_for_python_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_deep(_: Any) -> Any:
+        raise RecursionError
+
+    (tmp_path / "r.json").write_text(json.dumps([make_row("1")]))
+    monkeypatch.setattr("submissions.repair.walk_rows", too_deep)
+    with pytest.raises(InputError, match=r"r\.json: has a row that is nested too deep"):
+        repair_submission(tmp_path / "r.json", tmp_path / "out.json")
+
+
+def test_categories_from_0_are_left(mend: Any) -> None:
+    rows = [{**row, "query_cls": row["query_cls"] - 1} for row in make_rows(26)]
+    found, mended = mend(rows)
+    assert mended == rows
+    assert {one.kind for one in found.after.problems} == {"no-category", "looks-like-from-0"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings_become_utf_8(mend: Any, encoding: str) -> None:
+    found, rows = mend(json.dumps([make_row(1)]).encode(encoding))
+    assert rows == [make_row(1)]
+    assert found.before is None
+    assert _done(found) == [("file written as plain UTF-8", 1, ())]
+    assert found.after.ok
+
+
+def test_a_field_given_twice_is_given_once_if_it_says_the_same(mend: Any) -> None:
+    text = json.dumps([make_row(1)])
+    found, rows = mend(text.replace('"query_cls": 3,', '"query_cls": 3, "query_cls": 3,'))
+    assert rows == [make_row(1)]
+    assert _done(found) == [("field given twice with the same value, now once", 1, (0,))]
+    found, _ = mend(text.replace('"query_cls": 3,', '"query_cls": 4, "query_cls": 3,'))
+    assert found.repairs == ()
+    assert not found.after.ok
+
+
+def test_an_archive_is_mended_into_a_plain_file(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+        archive.writestr("r.json", json.dumps([make_row("1")]))
+    repair_submission(tmp_path / "r.zip", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == [make_row(1)]
+
+
+def test_what_cannot_be_mended_at_all_leaves_nothing_behind(tmp_path: Path) -> None:
+    path, out = tmp_path / "r.json", tmp_path / "out.json"
+    path.write_text(json.dumps([make_row("1"), make_row(2)])[:-9])
+    with pytest.raises(InputError, match=r"r\.json: ends in the middle of row 1.*cannot be mended"):
+        repair_submission(path, out)
+    path.write_bytes(b"\xff\xfe[")
+    with pytest.raises(InputError, match="begins as utf-16, but is not"):
+        repair_submission(path, out)
+    with pytest.raises(InputError, match="is the file to mend"):
+        repair_submission(path, path)
+    with pytest.raises(InputError, match="plain JSON"):
+        repair_submission(path, tmp_path / "out.zip")
+    with pytest.raises(InputError, match="no such folder"):
+        repair_submission(path, tmp_path / "nowhere" / "out.json")
+    with pytest.raises(InputError, match="no such file"):
+        repair_submission(tmp_path / "nowhere.json", out)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+WRONG = st.sampled_from(
+    [
+        {},
+        {"query_image_id": "1"},
+        {"query_image_id": 2.0},
+        {"query_image_id": "x"},
+        {"query_cls": 3.0},
+        {"query_cls": 0},
+        {"query_bbox": [30, 2, 1, 40]},
+        {"query_bbox": [-30, 2, 900, 40]},
+        {"query_bbox": ["1", "2", "3", "4"]},
+        {"query_bbox": [5, 5, "1", 1]},
+        {"query_score": float("nan")},
+        {"query_score": "1e400"},
+        {"gallery_image_id": ["100", 101.0, *range(102, 120)]},
+        {"gallery_image_id": [100] * 25, "gallery_bbox": [[9, 9, -3, 1]] * 25},
+        {"gallery_image_id": [100], "gallery_bbox": [[1, 2, 3000, 4]]},
+        {"gallery_bbox": None},
+        {"note": 1},
+    ]
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), WRONG, WRONG), min_size=1, max_size=12),
+    st.sampled_from([None, (100, 200)]),
+    st.integers(0, 60),
+    st.sampled_from(["", "query_bbox", "gallery_bbox", "query_bbox gallery_bbox"]),
+)
+def test_mending_what_was_mended_changes_nothing(
+    tmp_path: Path, changes: Any, size: Any, num_sound: int, xywh: str
+) -> None:
+    rows = [
+        make_row(image_id, **one, **{k: v for k, v in other.items() if k not in one})
+        for image_id, one, other in changes
+    ]
+    rows[1:1] = make_rows(num_sound)
+    for row in rows[1 : 1 + num_sound]:
+        for name in xywh.split():
+            row[name] = as_xywh(row[name]) if name == "query_bbox" else [as_xywh(box) for box in row[name]]
+    photos = make_photos(3, size)
+    first, second, third = (tmp_path / f"{n}.json" for n in range(3))
+    first.write_text(json.dumps(rows))
+    done = repair_submission(first, second, photos)
+    again = repair_submission(second, third, photos)
+    assert again.repairs == ()
+    assert third.read_bytes() == second.read_bytes()
+    assert again.after.problems == done.after.problems
+    mended = {one.kind for one in done.after.problems}
+    assert "copy" not in mended
+    assert "inverted-box" not in mended or "looks-like-xywh" in mended
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(st.integers(1, 40), st.integers(0, 1000), st.data())
+def test_a_file_without_errors_keeps_its_score(tmp_path: Path, num_rows: int, seed: int, data: st.DataObject) -> None:
+    """And its bytes: without photos nothing but errors is mended."""
+    rows = make_rows(num_rows, seed)
+    for row in rows:
+        row["query_score"] = data.draw(st.sampled_from([0.5, 3, -1, 0.25]))
+        row["query_image_id"] = data.draw(st.integers(1, 3))
+        row["query_cls"] = data.draw(st.integers(1, 3))
+        repeated = data.draw(st.integers(0, 19))
+        row["gallery_bbox"][repeated], row["gallery_image_id"][repeated] = row["gallery_bbox"][0], 100
+    query = [{"query_image_id": n, "bbox": [9, 9, 300, 400], "cls": n, "style": 1, "pair_id": n} for n in (1, 2, 3)]
+    gallery = [{"gallery_image_id": 99 + n, "bbox": [80, 90, 300, 400], "style": 1, "pair_id": n} for n in range(1, 4)]
+    paths = [tmp_path / name for name in ("r.json", "query.json", "gallery.json")]
+    for path, value in zip(paths, (rows, query, gallery), strict=True):
+        path.write_text(json.dumps(value))
+    assert check_submission(paths[0]).ok
+    found = repair_submission(paths[0], tmp_path / "out.json")
+    assert found.repairs == ()
+    assert (tmp_path / "out.json").read_bytes() == paths[0].read_bytes()
+    before, after = (evaluate_files(path, *paths[1:]) for path in (paths[0], tmp_path / "out.json"))
+    assert before.hit_ranks.tolist() == after.hit_ranks.tolist()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(st.integers(2, 12), st.integers(0, 1000), st.data())
+def test_mending_a_sound_file_that_was_spoilt_restores_its_score(
+    tmp_path: Path, num_rows: int, seed: int, data: st.DataObject
+) -> None:
+    rows = make_rows(num_rows, seed)
+    for row in rows:
+        row["query_image_id"], row["query_cls"] = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 2))
+    spoilt = copy.deepcopy(rows)
+    for row in spoilt:
+        match data.draw(st.integers(0, 4)):
+            case 0:
+                row["query_image_id"] = str(row["query_image_id"])
+            case 1:
+                row["query_bbox"] = [row["query_bbox"][n] for n in (2, 3, 0, 1)]
+            case 2:
+                row["gallery_image_id"] = [float(one) for one in row["gallery_image_id"]]
+            case 3:
+                row["gallery_image_id"].append(7)
+                row["gallery_bbox"].append([0, 0, 1, 1])
+    spoilt += [
+        copy.deepcopy(spoilt[number]) for number in data.draw(st.lists(st.integers(0, num_rows - 1), max_size=3))
+    ]
+    path, out = tmp_path / "r.json", tmp_path / "out.json"
+    path.write_text(json.dumps(spoilt))
+    assert repair_submission(path, out).after.ok
+    assert json.loads(out.read_text()) == rows
