@@ -224,27 +224,35 @@ class Pipeline:
 
     # --- search, challenge JSON, score ---------------------------------------------------------
 
-    def rank(self, ensemble: Ensemble, boxes: BoxSet) -> tuple[Ranking, dict[str, str]]:
-        """The 20 most similar shop boxes of every consumer box, and the addresses of what led there."""
+    def rank(self, ensemble: Ensemble, boxes: BoxSet, gallery: BoxSet | None = None) -> tuple[Ranking, dict[str, str]]:
+        """The 20 most similar shop boxes of every consumer box, and the addresses of what led there.
+
+        Args:
+            ensemble: its models and weights.
+            boxes: the box set whose consumer boxes ask.
+            gallery: the box set whose shop boxes are searched, and whose rows the ranking names; None for the same.
+        """
         names = [member.model for member in ensemble.members]
+        searched = gallery or boxes
         features, addresses = self.embeddings(names, boxes)
+        found, others = (features, {}) if gallery is None else self.embeddings(names, gallery)
         weights = [member.weight for member in ensemble.members]
-        recipe = Recipe(
-            "search",
-            SEARCH_VERSION,
-            {"weights": weights, "top_k": GALLERY_LENGTH},
-            {"boxes": boxes.address, "data": self.data_address}
-            | {f"model {index}": addresses[name] for index, name in enumerate(names)},
-        )
-        is_query = self.split.photos.consumer_mask(boxes.detections.image_ids)
-        query_rows, gallery_rows = np.flatnonzero(is_query), np.flatnonzero(~is_query)
+        inputs = {"boxes": boxes.address, "data": self.data_address}
+        inputs |= {f"model {index}": addresses[name] for index, name in enumerate(names)}
+        if gallery is not None:
+            inputs |= {"gallery boxes": gallery.address}
+            inputs |= {f"gallery model {index}": others[name] for index, name in enumerate(names)}
+        recipe = Recipe("search", SEARCH_VERSION, {"weights": weights, "top_k": GALLERY_LENGTH}, inputs)
+        consumer_mask = self.split.photos.consumer_mask
+        query_rows = np.flatnonzero(consumer_mask(boxes.detections.image_ids))
+        gallery_rows = np.flatnonzero(~consumer_mask(searched.detections.image_ids))
 
         def make(draft: Draft) -> dict[str, Any]:
             from harness.ranking.search import nearest
 
             ids, similarities = nearest(
                 [_rows(features[name].vectors_ND, query_rows) for name in names],
-                [_rows(features[name].vectors_ND, gallery_rows) for name in names],
+                [_rows(found[name].vectors_ND, gallery_rows) for name in names],
                 GALLERY_LENGTH,
                 weights,
             )

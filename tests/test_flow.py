@@ -6,10 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from harness.types import InputError
+from harness.data.deepfashion2 import read_split
+from harness.pipeline import Pipeline
+from harness.scoring.official import evaluate
+from harness.scoring.results import Results
+from harness.scoring.truth import read_truth
+from harness.spec import BoxSource
+from harness.types import InputError, Ranking
+from harness.workplace import Workplace
 from run import app
 
 
@@ -98,6 +106,37 @@ def test_the_score_is_that_of_the_json_judged_from_its_files(data: Path, work: P
     assert evaluated["acc"] == score("m0 with WBF_2", data, work)["acc"]
     checked = json.loads(ok("check", out, "--data", data, "--split", "validation", "--json"))
     assert checked["ok"] is True
+
+
+def test_the_oracle_ladder_searches_each_rung_again(data: Path, work: Path) -> None:
+    spec = "m0,m9 with WBF_2"
+    found = json.loads(ok("score", spec, "--data", data, "--work", work, "--ladder", "--json"))
+    rungs = {rung["name"]: rung["acc"] for rung in found["ladder"]}
+    assert list(rungs) == ["as it is", "query classes", "query boxes", "gallery boxes"]
+    assert rungs["as it is"] == found["acc"]
+    assert rungs["gallery boxes"] == score("m0,m9 + GT", data, work)["acc"]
+    # The annotated garments against the detected boxes, searched here by sorting all similarities.
+    pipeline = Pipeline(Workplace(work), read_split(data, "validation"))
+    asking, searched = pipeline.boxes(BoxSource("GT")), pipeline.boxes(BoxSource("WBF_2"))
+    features = [pipeline.embeddings(["m0", "m9"], boxes)[0] for boxes in (asking, searched)]
+    is_query, is_shop = (pipeline.split.photos.consumer_mask(one.detections.image_ids) for one in (asking, searched))
+    vectors = [
+        np.concatenate([one[name].vectors_ND.astype(float) for name in ("m0", "m9")], axis=1) for one in features
+    ]
+    sims = vectors[0][is_query] @ vectors[1][~is_shop].T
+    ranking = Ranking(
+        np.flatnonzero(is_query),
+        np.flatnonzero(~is_shop)[np.argsort(-sims, axis=1, kind="stable")[:, :20]],
+        np.zeros((len(sims), 20), np.float32),
+    )
+    results = Results.from_ranking(ranking, asking.detections, searched.detections)
+    expected = evaluate(results, *read_truth(*pipeline.truth())).acc
+    assert rungs["query boxes"] == {str(k): value for k, value in expected.items()}
+
+
+def test_the_ladder_of_ground_truth_boxes_has_one_rung(data: Path, work: Path) -> None:
+    found = json.loads(ok("score", "m0 + GT", "--data", data, "--work", work, "--ladder", "--json"))
+    assert [rung["name"] for rung in found["ladder"]] == ["as it is"]
 
 
 def test_the_test_split_is_answered_without_annotations(data: Path, work: Path, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from harness.commands.options import Json, SplitOption, emit, show, writable_file
+from harness.commands.tables import figures, ladder_table, plain_table
 from harness.types import CATEGORIES, RANKS
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def evaluate(
     show("", *found.differences[0].sentences())
     show("", f"What became of the queries, {protocol} protocol", "", _ledger(found))
     if with_ladder:
-        show("", "If one stage after another were perfect, official protocol", "", _ladder(found))
+        show("", "If one stage after another were perfect, official protocol", "", ladder_table(found.rungs))
         show("Bounds from the file alone: what was not detected cannot be searched again,")
         show("and where several boxes go to an item the best answer counts.")
     if with_slices:
@@ -101,53 +102,25 @@ def evaluate(
 def _scores(found: Examination) -> Any:
     from harness.scoring.examination import intervals
 
-    table = _table(["protocol", *(f"Acc@{k}" for k in RANKS), "95 % at 10"])
+    table = plain_table(["protocol", *(f"Acc@{k}" for k in RANKS), "95 % at 10"])
     for name, outcome in found.outcomes.items():
         low, high = intervals(outcome.score)[10]
-        table.add_row(name, *_figures(outcome.score.acc, 6), f"{low:.4f}–{high:.4f}")
+        table.add_row(name, *figures(outcome.score.acc, 6), f"{low:.4f}–{high:.4f}")
     return table
 
 
 def _ledger(found: Examination) -> Any:
-    table = _table(["outcome", "queries", "share"])
+    table = plain_table(["outcome", "queries", "share"])
     for outcome, count in found.ledger.totals().items():
         table.add_row(outcome, f"{count:,}", f"{count / len(found.ledger):.1%}")
     return table
 
 
-def _ladder(found: Examination) -> Any:
-    table = _table(["perfect from here on", *(f"Acc@{k}" for k in RANKS), "gain at 10"])
-    for number, rung in enumerate(found.rungs):
-        gained = f"{rung.gained[10]:+.4f}" if number else ""
-        table.add_row(f"{'+ ' if number else ''}{rung.name}", *_figures(rung.acc, 4), gained)
-    left = 1 - found.rungs[-1].acc[10]
-    table.add_row("+ ranking", *_figures(dict.fromkeys(RANKS, 1.0), 4), f"{left:+.4f}")
-    return table
-
-
 def _slices(found: Examination) -> Iterator[Any]:
     for group in dict.fromkeys(one.group for one in found.slices):
-        table = _table([group, "queries", *(f"Acc@{k}" for k in RANKS), "95 % at 10"], _WIDEST)
+        table = plain_table([group, "queries", *(f"Acc@{k}" for k in RANKS), "95 % at 10"], _WIDEST)
         for one in found.slices:
             if one.group == group:
                 low, high = one.intervals[10]
-                table.add_row(one.name, f"{one.num_queries:,}", *_figures(one.acc, 3), f"{low:.3f}–{high:.3f}")
+                table.add_row(one.name, f"{one.num_queries:,}", *figures(one.acc, 3), f"{low:.3f}–{high:.3f}")
         yield table
-
-
-def _figures(acc: Mapping[int, float], digits: int) -> list[str]:
-    return [f"{acc[k]:.{digits}f}" for k in RANKS]
-
-
-def _table(headings: list[str], first_width: int = 0) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold"
-    )
-    for number, heading in enumerate(headings):
-        table.add_column(
-            heading, justify="right" if number else "left", no_wrap=True, min_width=0 if number else first_width
-        )
-    return table

@@ -25,6 +25,7 @@ from harness.commands.options import (
     workplace,
     writable_file,
 )
+from harness.commands.tables import ladder_table
 
 app = typer.Typer()
 
@@ -85,14 +86,26 @@ def embed(spec: Spec, data: Data, work: Work = WORK, split: SplitOption = "valid
 
 
 @app.command()
-def score(spec: Spec, data: Data, work: Work = WORK, split: SplitOption = "validation", as_json: Json = False) -> None:
+def score(
+    spec: Spec,
+    data: Data,
+    work: Work = WORK,
+    split: SplitOption = "validation",
+    with_ladder: Annotated[
+        bool, typer.Option("--ladder", help="Score again with ground-truth classes, query boxes and gallery boxes.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Run what is missing, score by the official protocol, add a leaderboard row."""
-    from harness import jobs
+    from harness import jobs, oracles
     from harness.progress import bars
 
     with bars() as report:
         named = spec_of(spec)
-        _, row = jobs.score(open_pipeline(work, data, split, report), named, None if named == spec else spec)
+        pipeline = open_pipeline(work, data, split, report)
+        scored, row = jobs.score(pipeline, named, None if named == spec else spec)
+        rungs = oracles.ladder(pipeline, named) if with_ladder else []
+        truth = pipeline.truth()
     low, high = row.interval(10)
     accuracies = {str(k): accuracy for k, accuracy in row.score.acc.items()}
     if as_json:
@@ -109,12 +122,17 @@ def score(spec: Spec, data: Data, work: Work = WORK, split: SplitOption = "valid
                 "contamination": row.contamination,
                 "hedged": row.hedged,
                 "stage_seconds": row.stage_seconds,
+                "ladder": [rung.as_json() for rung in rungs],
+                "files": {"results": str(scored.submission), "query": str(truth[0]), "gallery": str(truth[1])},
             }
         )
         return
     show(f"{row.spec} on {'RENDERED data, ' if row.rendered else ''}{split}: {row.score.num_queries} queries")
     show(*(f"Acc@{k:<3} {accuracy:.6f}" for k, accuracy in accuracies.items()))
     show(f"95 % interval of Acc@10 {low:.4f} to {high:.4f}; row {row.id[:12]} of {workplace(work).board}")
+    if rungs:
+        show("", "If one stage after another were perfect, each searched again", "", ladder_table(rungs))
+    show(f"why: run.py evaluate {scored.submission} --query {truth[0]} --gallery {truth[1]}")
     if row.contamination:
         show(f"ranked apart: {row.contamination}")
     if row.hedged:

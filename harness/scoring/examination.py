@@ -61,10 +61,7 @@ class Examination:
                 {"k": one.k, "lost": _by_name(one.lost), "gained": _by_name(one.gained)} for one in self.differences
             ],
             "ledger": self.ledger.totals(),
-            "ladder": [
-                {"name": rung.name, "rule": rung.rule, "acc": _by_name(rung.acc), "gained": _by_name(rung.gained)}
-                for rung in self.rungs
-            ],
+            "ladder": [rung.as_json() for rung in self.rungs],
             "slices": [
                 {
                     "group": one.group,

@@ -73,8 +73,8 @@ def same_boxes(image_ids: Ints, boxes_xyxy: Floats) -> tuple[Ints, Ints]:
         (pairs,) int64 and (pairs,) int64, rows; each pair once.
 
     Raises:
-        InputError: more than `MAX_STACKED` boxes of a photo lie on top of each other, or there are more than `MAX_PAIRS`:
-            no detections look so, and the pairs would fill the memory.
+        InputError: more than `MAX_STACKED` boxes of a photo lie on top of each other, or there are more pairs than
+            `MAX_PAIRS`: no detections look so, and they would fill the memory.
     """
     # Ordered by left edge, the partners of a box follow it closely: none is further to the right than a tenth of its
     # width (and rounding). Boxes without an area overlap nothing.

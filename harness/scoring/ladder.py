@@ -9,8 +9,9 @@ Legend: R result rows, Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,11 @@ class Rung:
     rule: str
     acc: Mapping[int, float]
     gained: Mapping[int, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """For other programs; the k of Acc@k as text."""
+        acc, gained = ({str(k): value for k, value in of.items()} for of in (self.acc, self.gained))
+        return {"name": self.name, "rule": self.rule, "acc": acc, "gained": gained}
 
 
 def climb(hearing: Hearing, official: Outcome) -> list[Rung]:
@@ -60,12 +66,25 @@ def climb(hearing: Hearing, official: Outcome) -> list[Rung]:
         ("gallery boxes", "an entry is right if its photo holds a matching item, whatever its box", best_photo),
         ("every query detected", "queries that no box goes to count as right", np.where(is_detected, best_photo, 1)),
     ]
-    rungs: list[Rung] = []
-    for name, rule, ranks in steps:
-        acc = {k: int(((ranks > 0) & (ranks <= k)).sum()) / hearing.size for k in RANKS}
-        before = rungs[-1].acc if rungs else dict.fromkeys(RANKS, 0.0)
-        rungs.append(Rung(name, rule, acc, {k: acc[k] - before[k] for k in RANKS}))
-    return rungs
+    return rungs(
+        [
+            (name, rule, {k: int(((ranks > 0) & (ranks <= k)).sum()) / hearing.size for k in RANKS})
+            for name, rule, ranks in steps
+        ]
+    )
+
+
+def rungs(steps: Sequence[tuple[str, str, Mapping[int, float]]]) -> list[Rung]:
+    """A ladder of accuracies, each with what it gains over the one before.
+
+    Args:
+        steps: name, rule and Acc@k of each rung, from the lowest up.
+    """
+    lower = [dict.fromkeys(RANKS, 0.0), *(acc for _, _, acc in steps)]
+    return [
+        Rung(name, rule, acc, {k: acc[k] - before[k] for k in RANKS})
+        for (name, rule, acc), before in zip(steps, lower, strict=False)
+    ]
 
 
 def _best(hearing: Hearing, ranks: Ints, rows: Ints) -> Ints:

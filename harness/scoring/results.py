@@ -89,25 +89,27 @@ class Results:
         return cls(*columns[:_LENGTH])
 
     @classmethod
-    def from_ranking(cls, ranking: Ranking, boxes: Detections) -> Results:
+    def from_ranking(cls, ranking: Ranking, boxes: Detections, gallery: Detections | None = None) -> Results:
         """The result file that a ranking would be written as, without the file.
 
         Args:
-            ranking: its rows are rows of ``boxes``; at least 20 gallery rows a query.
-            boxes: the box set that was searched, consumer and shop boxes together.
+            ranking: its query rows are rows of ``boxes``; at least 20 gallery rows a query.
+            boxes: the box set that asked, and that was searched if no other is given.
+            gallery: the box set that was searched, whose rows the ranking's gallery rows are.
 
         Raises:
             ValueError: the ranking has fewer than 20 gallery rows a query.
         """
         asking = boxes.take(ranking.query_rows)
         answers = ranking.gallery_rows_QK[:, :GALLERY_LENGTH]
+        searched = boxes if gallery is None else gallery
         return cls(
             asking.image_ids,
             asking.boxes_xyxy,
             asking.scores,
             asking.category_ids,
-            boxes.image_ids[answers],
-            boxes.boxes_xyxy[answers],
+            searched.image_ids[answers],
+            searched.boxes_xyxy[answers],
         )
 
 
