@@ -35,18 +35,17 @@ _HEAD = struct.Struct("<?q")
 Columns = tuple[NDArray[Any], ...]
 
 
-def read_halves(path: Path, read: Callable[[Any], Columns]) -> tuple[Columns, Columns] | None:
+def read_halves(path: Path, read: Callable[[Any], list[Columns]]) -> Columns | None:
     """Read both halves of a JSON list at once.
 
     Args:
         path: the file.
-        read: from a stream that holds one JSON list to columns of one length, whose first tells their number; raises
-            InputError where it cannot.
+        read: from a stream that holds one JSON list to the columns of its blocks, at least one, which have the same
+            types and shapes but for the number of rows; raises InputError where it cannot.
 
     Returns:
-        The columns of the first and of the second half, of the same types and shapes but for their length; None where
-        the file is small, packed, or cannot be halved, a half cannot be read, or this process should not be copied
-        (other threads, torch, one core, no fork).
+        The columns of the whole file; None where the file is small, packed, or cannot be halved, a half cannot be read,
+        or this process should not be copied (other threads, torch, one core, no fork).
     """
     if not _may_fork():
         return None
@@ -60,7 +59,7 @@ def read_halves(path: Path, read: Callable[[Any], Columns]) -> tuple[Columns, Co
             with _forked(lambda: read(_Joined(b"[", second, seam + 1, None))) as pipe:
                 first.seek(0)
                 mine = read(_Joined(b"", first, 0, seam, b"]"))
-                return mine, _received(pipe, mine)
+                return _completed(mine, pipe)
     except (OSError, InputError, EOFError):
         return None
 
@@ -102,7 +101,7 @@ class _Joined(io.RawIOBase):
 
 
 @contextmanager
-def _forked(work: Callable[[], Columns]) -> Iterator[IO[bytes]]:
+def _forked(work: Callable[[], list[Columns]]) -> Iterator[IO[bytes]]:
     """A copy of this process that does the work and sends its columns; it is gone when the block is left."""
     receiving, sending = os.pipe()
     with warnings.catch_warnings():
@@ -127,25 +126,30 @@ def _forked(work: Callable[[], Columns]) -> Iterator[IO[bytes]]:
         os.waitpid(child, 0)
 
 
-def _send(pipe: IO[bytes], work: Callable[[], Columns]) -> None:
+def _send(pipe: IO[bytes], work: Callable[[], list[Columns]]) -> None:
     try:
-        columns = work()
+        parts = work()
     except InputError:
         pipe.write(_HEAD.pack(False, 0))
         return
-    pipe.write(_HEAD.pack(True, len(columns[0])))
-    for column in columns:
-        pipe.write(np.ascontiguousarray(column).data)
+    pipe.write(_HEAD.pack(True, sum(len(part[0]) for part in parts)))
+    for blocks in zip(*parts, strict=True):
+        for block in blocks:
+            pipe.write(np.ascontiguousarray(block).data)
 
 
-def _received(pipe: IO[bytes], alike: Columns) -> Columns:
-    is_sound, num_rows = _HEAD.unpack(pipe.read(_HEAD.size).ljust(_HEAD.size, b"\0"))
+def _completed(mine: list[Columns], pipe: IO[bytes]) -> Columns:
+    """The first half's blocks and what comes of the second, each copied once."""
+    is_sound, num_theirs = _HEAD.unpack(pipe.read(_HEAD.size).ljust(_HEAD.size, b"\0"))
     if not is_sound:
         raise EOFError("the second half cannot be read")
+    num_mine = sum(len(part[0]) for part in mine)
     columns = []
-    for column in alike:
-        received = np.empty((num_rows, *column.shape[1:]), column.dtype)
-        if pipe.readinto(received.data.cast("B")) != received.nbytes:  # type: ignore[attr-defined]
+    for blocks in zip(*mine, strict=True):
+        column = np.empty((num_mine + num_theirs, *blocks[0].shape[1:]), blocks[0].dtype)
+        np.concatenate(blocks, out=column[:num_mine])
+        theirs = column[num_mine:]
+        if pipe.readinto(theirs.data.cast("B")) != theirs.nbytes:  # type: ignore[attr-defined]
             raise EOFError("the second half has ended early")
-        columns.append(received)
+        columns.append(column)
     return tuple(columns)

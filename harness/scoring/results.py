@@ -81,11 +81,9 @@ class Results:
         Raises:
             InputError: the first row and field that is not so. The official script crashes there, or scores zero.
         """
-        halves = read_halves(path, lambda stream: _read(stream_blocks(stream, str(path), ResultRow), str(path)))
-        if halves is not None and halves[0][_LENGTH][0] == halves[1][_LENGTH][0]:
-            columns = _joined([*halves])
-        else:
-            columns = _read(blocks(path, ResultRow), str(path))
+        columns = read_halves(path, lambda stream: _read(stream_blocks(stream, str(path), ResultRow), str(path)))
+        if columns is None or (columns[_LENGTH] != columns[_LENGTH][0]).any():
+            columns = _joined(_read(blocks(path, ResultRow), str(path)))
         return cls(*columns[:_LENGTH])
 
     @classmethod
@@ -117,7 +115,7 @@ _LENGTH = 6
 """The column that holds how many gallery entries the file has in each row."""
 
 
-def _read(found: Iterator[Block[ResultRow]], source: str) -> Columns:
+def _read(found: Iterator[Block[ResultRow]], source: str) -> list[Columns]:
     parts: list[Columns] = []
     length = None
     for block in found:
@@ -125,7 +123,7 @@ def _read(found: Iterator[Block[ResultRow]], source: str) -> Columns:
         columns = quick or _columns(block, length, source)
         length = int(columns[_LENGTH][0])
         parts.append(columns)
-    return _joined(parts)
+    return parts
 
 
 def _quick_columns(rows: list[ResultRow], length: int | None) -> Columns | None:

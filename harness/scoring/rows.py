@@ -23,7 +23,7 @@ import msgspec
 from harness.scoring.unpacking import DAMAGED, unpacked
 from harness.types import InputError
 
-BLOCK_BYTES = 1 << 17
+BLOCK_BYTES = 1 << 16
 MAX_ROW_BYTES = 1 << 22
 """A row of the challenge has about a thousand bytes; a longer one than this is none."""
 MAX_BYTES = 1 << 32

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.scoring.hearing import Hearing
+from harness.scoring.overlap import distinct
 from harness.scoring.significance import wilson_interval
 from harness.types import CATEGORIES, RANKS, Bools, Ints
 
@@ -56,7 +57,7 @@ def cut(hearing: Hearing, hit_ranks: Ints) -> list[Slice]:
 def _parts(hearing: Hearing) -> Iterator[tuple[str, str, Bools]]:
     asked, queries = hearing.query_rows, hearing.queries
     categories = queries.category_ids[asked]
-    for category in np.unique(categories).tolist():
+    for category in distinct(categories).tolist():
         known = 1 <= category <= len(CATEGORIES)
         yield "category", CATEGORIES[category - 1] if known else f"category {category}", categories == category
     for attribute, names in ATTRIBUTE_VALUES.items():

@@ -27,6 +27,7 @@ import numpy as np
 
 from harness.scoring.hearing import MIN_IOU, Hearing
 from harness.scoring.official import Outcome, loudest, outcome
+from harness.scoring.overlap import distinct
 from harness.scoring.results import Results
 from harness.scoring.truth import Gallery, Queries
 from harness.types import GALLERY_LENGTH, Bools, Ints
@@ -77,7 +78,7 @@ def silencers(hearing: Hearing) -> Ints:
     results = hearing.results
     silencer = np.full(len(results), -1, np.int64)
     first, second = hearing.same_boxes
-    involved = np.unique(np.concatenate([first, second]))
+    involved = distinct(np.concatenate([first, second]))
     # Rows with equal score and equal answer are put in order by what they hold, so that their order in the file does
     # not decide which third box is silenced.
     columns = (results.category_ids, *results.boxes_xyxy.T[::-1], -_badness(hearing), -results.scores)

@@ -3,7 +3,7 @@ import pycocotools.mask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.scoring.overlap import common_codes, iou, join
+from harness.scoring.overlap import common_codes, distinct, iou, join
 
 
 def reference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -68,3 +68,9 @@ def test_codes_are_equal_where_tuples_are(rows, cut):
     for i, first in enumerate(rows):
         for j, second in enumerate(rows):
             assert (codes[i] == codes[j]) == (first == second)
+
+
+@given(st.lists(st.integers(-3, 3), max_size=8))
+def test_distinct_values_are_those_of_numpy(values):
+    column = np.array(values, np.int64)
+    assert distinct(column).tolist() == np.unique(column).tolist()
