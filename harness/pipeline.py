@@ -40,7 +40,7 @@ FUSE_VERSION = 1
 EMBED_VERSION = 1
 SEARCH_VERSION = 1
 SUBMISSION_VERSION = 1
-TRUTH_VERSION = 1
+TRUTH_VERSION = 2
 
 HISTOGRAM = "histogram"
 """The untrained colour histogram, as a model of the ensemble language: how hard is a data set without learning?"""

@@ -19,7 +19,7 @@ def compare(first: Row, second: Row, k: int = 10) -> Comparison:
         InputError: the rows answer different questions, or k is another number.
     """
     _refuse_other_questions(first, second)
-    return paired_comparison(first.score, second.score, k, (first.name, second.name))
+    return paired_comparison(first.score, second.score, k, (first.name, second.name), first.rendered)
 
 
 def compare_rows(first: Row, second: Row) -> dict[int, Comparison]:
@@ -29,7 +29,7 @@ def compare_rows(first: Row, second: Row) -> dict[int, Comparison]:
         InputError: the rows answer different questions.
     """
     _refuse_other_questions(first, second)
-    return compare_at_ranks(first.score, second.score, (first.name, second.name))
+    return compare_at_ranks(first.score, second.score, (first.name, second.name), first.rendered)
 
 
 def _refuse_other_questions(first: Row, second: Row) -> None:

@@ -67,7 +67,7 @@ def test_rows_are_compared_as_before(tmp_path: Path) -> None:
     done = compare(ids[0][:12], ids[1], "--board", tmp_path / "board.db", "--work", tmp_path, "--json")
     found = json.loads(done.stdout)
     assert (found["second_acc"], found["queries_needed"]) == (0.8, 47)
-    assert found["verdict"].startswith("strong beats weak at Acc@10")
+    assert found["verdict"].startswith("RENDERED data: strong beats weak at Acc@10")
 
 
 @pytest.mark.parametrize(

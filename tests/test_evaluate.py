@@ -106,3 +106,15 @@ def test_attributes_are_taken_from_the_annotations_of_a_data_set(tmp_path: Path)
     assert counts["scale", "modest"] == 4
     with pytest.raises(InputError, match="test/annos: no such folder"):
         run(*files(tmp_path), "--data", str(tmp_path / "df2"), "--split", "test")
+
+
+def test_rendered_photos_are_named_as_such_by_every_command_that_scores(tmp_path: Path) -> None:
+    command = files(tmp_path)
+    assert "RENDERED" not in run(*command).stdout
+    results, queries, gallery = write(tmp_path, RESULTS, [row | {"rendered": 1} for row in QUERIES], [item(50, SHOP)])
+    assert "4 queries of RENDERED photos, not DeepFashion2" in run(*command).stdout.replace("\n", " ")
+    assert json.loads(run(*command, "--json").stdout)["rendered"] is True
+    compared = run(
+        "leaderboard", "compare", str(results), str(results), "--query", str(queries), "--gallery", str(gallery)
+    )
+    assert "RENDERED data: " in compared.stdout

@@ -104,6 +104,7 @@ def test_the_score_is_that_of_the_json_judged_from_its_files(data: Path, work: P
         )
     )
     assert evaluated["acc"] == score("m0 with WBF_2", data, work)["acc"]
+    assert evaluated["rendered"] is True
     checked = json.loads(ok("check", out, "--data", data, "--split", "validation", "--json"))
     assert checked["ok"] is True
 

@@ -76,7 +76,8 @@ def evaluate(
     if as_json:
         emit(found.as_json())
         return
-    show(f"{file}: {len(results):,} rows, {found.score.num_queries:,} queries", "", _scores(found))
+    on = " of RENDERED photos, not DeepFashion2" if found.is_rendered else ""
+    show(f"{file}: {len(results):,} rows, {found.score.num_queries:,} queries{on}", "", _scores(found))
     show("", *found.differences[0].sentences())
     show("", f"What became of the queries, {protocol} protocol", "", _ledger(found))
     if with_ladder:

@@ -35,7 +35,8 @@ def query_records(split: Split) -> list[dict[str, Any]]:
     Returns:
         one object an item in the order of image id and item number: ``query_image_id``, ``bbox``
         [x1, y1, x2, y2], ``cls`` 1–13, ``style``, ``pair_id``; and beyond the challenge's fields, which the
-        official scorer passes over, ``scale``, ``occlusion``, ``zoom_in`` and ``viewpoint`` (0: not annotated).
+        official scorer passes over, ``scale``, ``occlusion``, ``zoom_in`` and ``viewpoint`` (0: not annotated), and
+        ``rendered`` 1 where the photos are, so that no score of theirs looks like one of DeepFashion2.
 
     Raises:
         InputError: the split has no annotations.
@@ -44,6 +45,7 @@ def query_records(split: Split) -> list[dict[str, Any]]:
     shop, items = items.take(~items.is_consumer), items.take(items.is_consumer)
     answers = set(zip(*_identity(shop), strict=True))
     attributes = _attributes(items)
+    mark = {"rendered": 1} if split.rendered else {}
     columns = zip(
         items.image_ids.tolist(),
         _plain(items.boxes_xyxy),
@@ -60,6 +62,7 @@ def query_records(split: Split) -> list[dict[str, Any]]:
             "style": style if (style, pair) in answers else 0,
             "pair_id": pair,
             **dict(zip(attributes, values, strict=True)),
+            **mark,
         }
         for image_id, box, category, style, pair, values in columns
     ]

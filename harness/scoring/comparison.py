@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.scoring.official import evaluate_files
+from harness.scoring.official import evaluate
+from harness.scoring.results import Results
 from harness.scoring.significance import PairedTest, mcnemar_exact, paired_bootstrap, queries_needed
+from harness.scoring.truth import read_truth
 from harness.types import RANKS, InputError, Score
 
 ALPHA = 0.05
@@ -30,6 +32,7 @@ class Comparison:
         test: McNemar's exact test.
         queries_needed: how many queries such a paired test takes to find this difference in 4 of 5 tries; None where
             both get the same number of queries right.
+        rendered: whether the queries are of rendered photos, not DeepFashion2's.
         verdict: one sentence for a reader.
     """
 
@@ -41,10 +44,13 @@ class Comparison:
     interval: tuple[float, float]
     test: PairedTest
     queries_needed: int | None
+    rendered: bool
     verdict: str
 
 
-def paired_comparison(first: Score, second: Score, k: int, names: tuple[str, str]) -> Comparison:
+def paired_comparison(
+    first: Score, second: Score, k: int, names: tuple[str, str], rendered: bool = False
+) -> Comparison:
     """Compare two scores by a paired test on the same queries.
 
     Args:
@@ -52,6 +58,7 @@ def paired_comparison(first: Score, second: Score, k: int, names: tuple[str, str
         second: a score by the same protocol of the same queries, in the same order.
         k: one of `RANKS`.
         names: what to call the two in the verdict.
+        rendered: whether the queries are of rendered photos; the verdict says so.
 
     Raises:
         InputError: k is another number, or protocol or number of queries differ.
@@ -80,14 +87,18 @@ def paired_comparison(first: Score, second: Score, k: int, names: tuple[str, str
         interval=paired_bootstrap(first_hits, second_hits),
         test=test,
         queries_needed=needed,
-        verdict=_verdict(names, k, difference, test, needed, first.num_queries),
+        rendered=rendered,
+        verdict=("RENDERED data: " if rendered else "")
+        + _verdict(names, k, difference, test, needed, first.num_queries),
     )
 
 
-def compare_at_ranks(first: Score, second: Score, names: tuple[str, str]) -> dict[int, Comparison]:
+def compare_at_ranks(
+    first: Score, second: Score, names: tuple[str, str], rendered: bool = False
+) -> dict[int, Comparison]:
     """`paired_comparison` at every k of `RANKS`. Each test stands alone: five of them find a difference by chance more
     often than one does, so choose the k before looking."""
-    return {k: paired_comparison(first, second, k, names) for k in RANKS}
+    return {k: paired_comparison(first, second, k, names, rendered) for k in RANKS}
 
 
 def compare_files(first: Path, second: Path, queries: Path, gallery: Path) -> dict[int, Comparison]:
@@ -106,8 +117,9 @@ def compare_files(first: Path, second: Path, queries: Path, gallery: Path) -> di
         InputError: a file cannot be read or a row is wrong; the message names file, row and field.
     """
     names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
-    scores = [evaluate_files(file, queries, gallery) for file in (first, second)]
-    return compare_at_ranks(scores[0], scores[1], names)
+    truth = read_truth(queries, gallery)
+    scores = [evaluate(Results.from_json(file), *truth) for file in (first, second)]
+    return compare_at_ranks(scores[0], scores[1], names, truth[0].is_rendered)
 
 
 def about(count: int) -> int:

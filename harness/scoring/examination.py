@@ -26,6 +26,7 @@ class Examination:
 
     Attributes:
         protocol: whose outcome ledger and slices show.
+        is_rendered: whether the ground truth says that its photos are rendered, not DeepFashion2's.
         outcomes: of both protocols.
         differences: where they disagree, within the first 10 and within all 20.
         ledger: what became of every query.
@@ -35,6 +36,7 @@ class Examination:
     """
 
     protocol: ProtocolName
+    is_rendered: bool
     outcomes: Mapping[ProtocolName, Outcome]
     differences: tuple[differences.Differences, ...]
     ledger: ledger.Ledger
@@ -52,6 +54,7 @@ class Examination:
         return {
             "protocol": self.protocol,
             "num_queries": self.score.num_queries,
+            "rendered": self.is_rendered,
             "acc": _by_name(self.score.acc),
             "protocols": {
                 name: {"acc": _by_name(outcome.score.acc), "interval": _by_name(intervals(outcome.score))}
@@ -105,6 +108,7 @@ def examine(
     is_heard = strict.is_heard(hearing, silencers) if protocol == "strict" else None
     return Examination(
         protocol,
+        queries.is_rendered,
         outcomes,
         tuple(differences.compare(hearing, silencers, outcomes["official"], outcomes["strict"], k) for k in COMPARED),
         ledger.account(hearing, chosen, is_heard, gallery_boxes),

@@ -63,6 +63,7 @@ class QueryRow(msgspec.Struct, gc=False):
     occlusion: int | msgspec.UnsetType = msgspec.UNSET
     zoom_in: int | msgspec.UnsetType = msgspec.UNSET
     viewpoint: int | msgspec.UnsetType = msgspec.UNSET
+    rendered: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class GalleryRow(msgspec.Struct, gc=False):

@@ -31,6 +31,7 @@ class Queries:
         pair_ids: (N,) int64, one per photo.
         source: the file that they were read from, for messages.
         attributes: (N,) int64 for those of `ATTRIBUTES` that are known, 1–3; 0 where an item is not annotated so.
+        is_rendered: whether the file says that its photos are rendered ones, not DeepFashion2's.
     """
 
     image_ids: Ints
@@ -40,6 +41,7 @@ class Queries:
     pair_ids: Ints
     source: str = "queries"
     attributes: Mapping[str, Ints] = field(default_factory=dict)
+    is_rendered: bool = False
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -53,14 +55,17 @@ class Queries:
     def from_json(cls, path: Path) -> Queries:
         """Read ``val_query.json``: rows of ``query_image_id``, ``bbox`` (x1 y1 x2 y2), ``cls``, ``style``, ``pair_id``.
 
-        All rows or none may have each of the fields ``scale``, ``occlusion``, ``zoom_in`` and ``viewpoint``.
+        Each of ``scale``, ``occlusion``, ``zoom_in``, ``viewpoint`` and ``rendered`` is in all rows or in none.
 
         Raises:
             InputError: the first row and field that is missing or has another type.
         """
-        columns = _columns(path, QueryRow, ("query_image_id", "bbox", "cls", "style", "pair_id"), ATTRIBUTES)
+        columns = _columns(
+            path, QueryRow, ("query_image_id", "bbox", "cls", "style", "pair_id"), (*ATTRIBUTES, "rendered")
+        )
         image_ids, boxes_xyxy, category_ids, styles, pair_ids = columns[:5]
-        attributes = {name: column for name, column in zip(ATTRIBUTES, columns[5:], strict=True) if column is not None}
+        *found, rendered = columns[5:]
+        attributes = {name: column for name, column in zip(ATTRIBUTES, found, strict=True) if column is not None}
         for name, column in attributes.items():
             outside = np.flatnonzero((column < 0) | (column > 3))
             if len(outside):
@@ -68,7 +73,8 @@ class Queries:
                     f"{path}: row {outside[0]}: {name}: expected 1, 2 or 3, or 0 where it is not known, "
                     f"got {column[outside[0]]}"
                 )
-        return cls(image_ids, boxes_xyxy, category_ids, styles, pair_ids, str(path), attributes)
+        is_rendered = rendered is not None and bool((rendered > 0).any())
+        return cls(image_ids, boxes_xyxy, category_ids, styles, pair_ids, str(path), attributes, is_rendered)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,9 @@ def test_a_clear_difference():
     assert (result.test.only_first, result.test.only_second) == (0, 20)
     assert result.test.p_value == pytest.approx(2 / 2**20)
     assert 0.1 < result.interval[0] < 0.2 < result.interval[1] < 0.3
-    assert result.verdict.startswith("strong beats weak at Acc@10")
-    assert compare(with_hits("strong", 80), with_hits("weak", 60)).verdict.startswith("strong beats weak")
+    assert result.verdict.startswith("RENDERED data: strong beats weak at Acc@10")
+    turned = compare(with_hits("strong", 80), with_hits("weak", 60))
+    assert turned.verdict.startswith("RENDERED data: strong beats weak")
 
 
 def test_no_difference():
