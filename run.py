@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 
 from harness.commands import board, check, data, evaluate, evaluate_boxes, models, stages
+from harness.commands.options import emit
 from harness.types import InputError
 
 app = typer.Typer(
@@ -34,17 +35,23 @@ def main() -> NoReturn:
     try:
         app()
     except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+        _fail(str(error))
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that may not be written
         if error.filename is None:
             raise
-        sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
-        sys.exit(1)
+        _fail(f"{error.filename}: {error.strerror}")
     raise AssertionError("typer ends the process")
+
+
+def _fail(message: str) -> NoReturn:
+    """One message on standard error; with ``--json`` it is the one object on standard output as well."""
+    sys.stderr.write(f"error: {message}\n")
+    if "--json" in sys.argv:
+        emit({"error": message})
+    sys.exit(1)
 
 
 if __name__ == "__main__":

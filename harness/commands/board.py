@@ -53,7 +53,7 @@ def board_compare(
 ) -> None:
     """Compare two result files, or two rows, by a paired test on the same queries: is the difference noise?"""
     if k not in RANKS:
-        raise InputError(f"--k: expected one of {', '.join(map(str, RANKS))}, got {k}")
+        raise typer.BadParameter(f"expected one of {', '.join(map(str, RANKS))}, got {k}", param_hint="--k")
     if _are_files(first, second, query is not None or gallery is not None):
         from harness.scoring.comparison import compare_files
 
@@ -63,16 +63,17 @@ def board_compare(
                 f"{missing}: missing; result files are scored before they are compared, so give both "
                 "--query val_query.json and --gallery val_gallery.json (run.py data export writes them)"
             )
-        found = compare_files(Path(first), Path(second), query, gallery)
+        found, warnings = compare_files(Path(first), Path(second), query, gallery)
     else:
         from leaderboard.comparison import compare_rows
 
         rows = _board(work, board)
-        found = compare_rows(rows.row(first), rows.row(second))
+        found, warnings = compare_rows(rows.row(first), rows.row(second)), []
     if as_json:
         by_k = {str(rank): asdict(one) for rank, one in found.items()}
-        emit({"first": first, "second": second, **by_k[str(k)], "by_k": by_k})
+        emit({"first": first, "second": second, **by_k[str(k)], "by_k": by_k, "warnings": warnings})
     else:
+        show(*(f"warning: {one}" for one in warnings))
         show(_table(found), f"first: {first}, second: {second}; difference is second minus first", found[k].verdict)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from harness.commands.options import Json, SplitOption, emit, show, writable_file
 from harness.commands.tables import figures, ladder_table, plain_table
-from harness.types import CATEGORIES, RANKS
+from harness.types import CATEGORIES, RANKS, InputError
 
 if TYPE_CHECKING:
     from harness.scoring.examination import Examination
@@ -58,6 +58,11 @@ def evaluate(
 
     if ledger is not None:
         check_suffix(writable_file(ledger))
+        for given in (file, query, gallery, gallery_detections):
+            if given is not None and ledger.exists() and given.exists() and ledger.samefile(given):
+                raise InputError(
+                    f"{ledger}: is read by this command, so the ledger would replace it; name another file"
+                )
     queries, answers = read_truth(query, gallery)
     if data is not None:
         from harness.data.deepfashion2 import read_items_of
@@ -69,7 +74,10 @@ def evaluate(
 
         detected = read_coco_results(gallery_detections)
         searched = GalleryBoxes(detected.image_ids, detected.boxes_xyxy)
-    results = Results.from_json(file)
+    try:
+        results = Results.from_json(file)
+    except InputError as error:
+        raise InputError(f"{error} (run.py check {file} lists all that is wrong, --fix mends some of it)") from error
     found = examine(results, queries, answers, protocol, searched)
     if ledger is not None:
         found.ledger.write(ledger)

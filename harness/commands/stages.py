@@ -26,6 +26,7 @@ from harness.commands.options import (
     writable_file,
 )
 from harness.commands.tables import ladder_table
+from harness.types import InputError
 
 app = typer.Typer()
 
@@ -131,7 +132,8 @@ def score(
     show(*(f"Acc@{k:<3} {accuracy:.6f}" for k, accuracy in accuracies.items()))
     show(f"95 % interval of Acc@10 {low:.4f} to {high:.4f}; row {row.id[:12]} of {workplace(work).board}")
     if rungs:
-        show("", "If one stage after another were perfect, each searched again", "", ladder_table(rungs))
+        show("", "With more and more of the ground truth, each searched again (a rung may lose)", "")
+        show(ladder_table(rungs))
     show(f"why: run.py evaluate {scored.submission} --query {truth[0]} --gallery {truth[1]}")
     if row.contamination:
         show(f"ranked apart: {row.contamination}")
@@ -153,6 +155,9 @@ def submit(
     """Write the challenge JSON of an ensemble."""
     from harness.jobs import hand_in
     from harness.progress import bars
+
+    if out.suffix.lower() not in (".json", ".zip"):
+        raise InputError(f"{out}: expected a name that ends in .json, or in .zip for a zip of it")
 
     with bars() as report:
         path, num_bytes = hand_in(

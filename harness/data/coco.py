@@ -14,9 +14,13 @@ import numpy as np
 import orjson
 
 from harness.types import CATEGORIES, Detections, Floats, InputError, Ints, Items
+from harness.unpacking import DAMAGED, unpacked
 
 _RESULT_FIELDS = ("image_id", "category_id", "bbox", "score")
 _ITEM_FIELDS = ("image_id", "category_id", "bbox")
+
+MOST_BYTES = 2_000_000_000
+"""The largest file, unpacked: 20 million boxes."""
 
 MOST_BEYOND = 0.2
 """Share of boxes that reach beyond their photo from which on they are taken for corners, x1 y1 x2 y2."""
@@ -199,6 +203,8 @@ def box_warnings(found: Detections, truth: CocoTruth) -> list[str]:
     limits = truth.sizes_px[photos]
     known = (limits > 0).all(axis=1)
     corners = found.boxes_xyxy
+    if corners.max() <= 1 < truth.items.boxes_xyxy.max(initial=0):
+        return ["no coordinate is above 1, so the boxes look normalised; COCO's bbox is in pixels of the photo"]
     written = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     beyond = known & (corners[:, 2:] > 1.02 * limits + 1).any(axis=1)
     ordered = (written[:, 2:] >= written[:, :2]).all()
@@ -211,12 +217,14 @@ def box_warnings(found: Detections, truth: CocoTruth) -> list[str]:
 
 
 def _content(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected {what}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected {what}") from error
+    with unpacked(path) as stream:
+        try:
+            content = stream.read(MOST_BYTES + 1)
+        except DAMAGED as error:
+            raise InputError(f"{path}: cannot be read: {error}; expected {what}") from error
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{path}: has more than {MOST_BYTES / 1e9:.0f} GB, too much for {what}")
+    return content
 
 
 def _ints(values: list[int]) -> Ints:

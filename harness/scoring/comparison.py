@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.scoring.official import evaluate
+from harness.scoring.hearing import Hearing
+from harness.scoring.official import decide
+from harness.scoring.plausibility import doubts
 from harness.scoring.results import Results
 from harness.scoring.significance import PairedTest, mcnemar_exact, paired_bootstrap, queries_needed
 from harness.scoring.truth import read_truth
@@ -101,7 +103,7 @@ def compare_at_ranks(
     return {k: paired_comparison(first, second, k, names, rendered) for k in RANKS}
 
 
-def compare_files(first: Path, second: Path, queries: Path, gallery: Path) -> dict[int, Comparison]:
+def compare_files(first: Path, second: Path, queries: Path, gallery: Path) -> tuple[dict[int, Comparison], list[str]]:
     """Score two challenge result files by the official protocol and compare them query by query.
 
     Args:
@@ -111,15 +113,19 @@ def compare_files(first: Path, second: Path, queries: Path, gallery: Path) -> di
         gallery: ``val_gallery.json``.
 
     Returns:
-        The comparison at every k of `RANKS`.
+        The comparison at every k of `RANKS`, and the signs that one of the files is wrong.
 
     Raises:
         InputError: a file cannot be read or a row is wrong; the message names file, row and field.
     """
     names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
     truth = read_truth(queries, gallery)
-    scores = [evaluate(Results.from_json(file), *truth) for file in (first, second)]
-    return compare_at_ranks(scores[0], scores[1], names, truth[0].is_rendered)
+    scores, warnings = [], []
+    for file in (first, second):
+        hearing = Hearing.of(Results.from_json(file), *truth)
+        scores.append(decide(hearing).score)
+        warnings += [f"{file}: {doubt}" for doubt in doubts(hearing)]
+    return compare_at_ranks(scores[0], scores[1], names, truth[0].is_rendered), warnings
 
 
 def about(count: int) -> int:

@@ -14,16 +14,26 @@ import numpy as np
 from harness.scoring.hearing import MIN_IOU, Hearing, place_boxes
 from harness.scoring.hedging import MANY_CATEGORIES, class_hedging
 from harness.scoring.ledger import GalleryBoxes
+from harness.scoring.overlap import distinct
 from harness.scoring.truth import Gallery, Queries
-from harness.types import CATEGORIES, Floats, Ints
+from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, Ints
 
 _SAMPLE = 2000
 _MANY_INVERTED = 0.05
 _RISE = 0.2
 """In the mean overlap with annotated items, when boxes are read otherwise."""
 
-_LOW_OVERLAP = 0.25
-"""Mean overlap of the best box of each item: detectors that find anything are far above."""
+_LOW_OVERLAP = 0.6
+"""Mean overlap of the best box of each item: .76 for detectors of AP50 .5, .50 for boxes of other photos."""
+
+_LOW_GALLERY_OVERLAP = 0.55
+"""Mean overlap of the first gallery box of each row with an annotated garment: .70 and .4 for the same."""
+
+_ENOUGH = 50
+"""Boxes of which a mean says something."""
+
+_FEW_ANSWERED = 0.8
+_PERHAPS = "of resized photos, of another split, with ids that are off by one, or of a detector that finds little"
 
 
 def doubts(hearing: Hearing, gallery_boxes: GalleryBoxes | None = None) -> list[str]:
@@ -37,6 +47,8 @@ def doubts(hearing: Hearing, gallery_boxes: GalleryBoxes | None = None) -> list[
     if len(hearing.results) == 0:
         return [*found, "The file holds no row, so every query is missed."]
     found += [*_photos(hearing), *_boxes(hearing), *_categories(hearing), *_scores(hearing)]
+    if hearing.results.num_entries > GALLERY_LENGTH:
+        found.append(f"Each row has {hearing.results.num_entries} gallery entries, of which the first 20 count.")
     if not hearing.has_category.any():
         found.append("No row speaks for any query: no box of a query's category is in a query's photo.")
     return found
@@ -49,6 +61,14 @@ def _searched(hearing: Hearing, gallery_boxes: GalleryBoxes) -> Iterator[str]:
             f"gallery detections: only {known:.0%} of the annotated shop items are in a photo with a detection; "
             "give the detections of this split's shop photos"
         )
+    boxes = gallery_boxes.boxes_xyxy
+    as_corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    read, other = (_mean_overlap(gallery_boxes.image_ids, one, hearing.gallery) for one in (boxes, as_corners))
+    if other > read + _RISE:
+        yield (
+            f"gallery detections: taken for x1, y1, x2, y2 the boxes overlap the garments by {other:.2f} on average, "
+            f"as COCO's x, y, width, height by {read:.2f}; write the latter"
+        )
 
 
 def _photos(hearing: Hearing) -> Iterator[str]:
@@ -59,8 +79,18 @@ def _photos(hearing: Hearing) -> Iterator[str]:
             f"query_image_id: {unknown:.0%} of the rows are of photos that {hearing.queries.source} does not know "
             f"(such as {results.image_ids[hearing.item_rows < 0][0]}); is the file of another split?"
         )
+    asked = distinct(hearing.queries.image_ids[hearing.query_rows])
+    answered = float(np.isin(asked, results.image_ids).mean())
+    if unknown <= 0.5 and answered < _FEW_ANSWERED:
+        yield f"only {answered:.0%} of the photos with a query have a row; is the file whole?"
     shown = results.gallery_image_ids_RK[_sampled(np.arange(len(results)))]
-    foreign = ~np.isin(shown, hearing.gallery.image_ids)
+    consumers = np.isin(shown, hearing.queries.image_ids) & ~np.isin(shown, hearing.gallery.image_ids)
+    if consumers.any():
+        yield (
+            f"gallery_image_id: {consumers.mean():.1%} of the entries show consumer photos (such as "
+            f"{shown[consumers][0]}), which answer nothing"
+        )
+    foreign = ~np.isin(shown, hearing.gallery.image_ids) & ~consumers
     if foreign.mean() > 0.5:
         yield (
             f"gallery_image_id: {foreign.mean():.0%} of the entries show photos that {hearing.gallery.source} does not "
@@ -85,9 +115,16 @@ def _boxes(hearing: Hearing) -> Iterator[str]:
     for field, image_ids, boxes, items in sides:
         found = _wrong_boxes(image_ids, boxes, items)
         if found is None and items is hearing.queries and (mean := _mean_best_overlap(hearing)) < _LOW_OVERLAP:
+            found = f"the best box of each item overlaps it by only {mean:.2f} on average: boxes {_PERHAPS}?"
+        elif (
+            found is None
+            and items is hearing.gallery
+            and np.isin(image_ids, items.image_ids).sum() >= _ENOUGH
+            and (mean := _mean_overlap(image_ids, boxes, items)) < _LOW_GALLERY_OVERLAP
+        ):
             found = (
-                f"the best box of each item overlaps it by {mean:.2f} on average, hardly better than anywhere; "
-                "write pixels of the original photo, not of a resized one"
+                f"the first box of each row overlaps a garment of its photo by only {mean:.2f} on average: boxes "
+                f"{_PERHAPS}?"
             )
         if found is not None:
             yield f"{field}: {found}"
@@ -122,6 +159,12 @@ def _categories(hearing: Hearing) -> Iterator[str]:
     wanted, given = hearing.queries.category_ids[hearing.item_rows[rows]], results.category_ids[rows]
     starts_at_0 = bool((results.category_ids == 0).any()) and not (results.category_ids >= len(CATEGORIES)).any()
     shifted = len(rows) > 0 and (wanted == given + 1).mean() > max(0.5, 2 * (wanted == given).mean())
+    outside = (results.category_ids < 1) | (results.category_ids > len(CATEGORIES))
+    if outside.any() and not starts_at_0:
+        yield (
+            f"query_cls: {outside.sum():,} rows have a category outside 1–13 (such as "
+            f"{results.category_ids[outside][0]}), which matches nothing"
+        )
     if starts_at_0 or shifted:
         yield "query_cls: the categories look like 0–12; they are 1–13, so add 1"
     hedging = class_hedging(results.image_ids, results.boxes_xyxy, results.category_ids, hearing.same_boxes)

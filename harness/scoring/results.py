@@ -37,6 +37,7 @@ class Results:
         category_ids: (R,) int64; a number outside 1–13 never matches.
         gallery_image_ids_RK: (R, 20) int64.
         gallery_boxes_xyxy_RK4: (R, 20, 4) float64, pixels.
+        num_entries: gallery entries of each row in the file; those after the 20th count nothing.
 
     Raises:
         ValueError: a column has another shape, or a number is not finite.
@@ -48,6 +49,7 @@ class Results:
     category_ids: Ints
     gallery_image_ids_RK: Ints
     gallery_boxes_xyxy_RK4: Floats
+    num_entries: int = GALLERY_LENGTH
 
     def __post_init__(self) -> None:
         num_rows = len(self.image_ids)
@@ -84,7 +86,9 @@ class Results:
         columns = read_halves(path, lambda stream: _read(stream_blocks(stream, str(path), ResultRow), str(path)))
         if columns is None or (columns[_LENGTH] != columns[_LENGTH][0]).any():
             columns = _joined(_read(blocks(path, ResultRow), str(path)))
-        return cls(*columns[:_LENGTH])
+        image_ids, boxes, scores, category_ids, gallery_image_ids, gallery_boxes, lengths = columns
+        num_entries = int(lengths[0]) if len(lengths) else GALLERY_LENGTH
+        return cls(image_ids, boxes, scores, category_ids, gallery_image_ids, gallery_boxes, num_entries)
 
     @classmethod
     def from_ranking(cls, ranking: Ranking, boxes: Detections, gallery: Detections | None = None) -> Results:

@@ -20,8 +20,8 @@ from typing import IO, Any, Generic, TypeVar
 
 import msgspec
 
-from harness.scoring.unpacking import DAMAGED, unpacked
 from harness.types import InputError
+from harness.unpacking import DAMAGED, unpacked
 
 BLOCK_BYTES = 1 << 16
 MAX_ROW_BYTES = 1 << 22
@@ -173,7 +173,9 @@ class _Reader(Generic[RowT]):
                 f"{self.source}: is not JSON: it {'is empty' if self.at_end else 'begins with blanks only'}"
             )
         if not head.startswith(b"["):
-            raise InputError(f"{self.source}: expected a JSON list with one object a row, got {_beginning(head)}")
+            raise InputError(
+                f"{self.source}: expected a JSON list with one object a row, got {_beginning(head)}{_hint(head)}"
+            )
         self.pending = head[1:].lstrip(_SPACE)
         if self.pending.startswith(b"]"):
             self._close(self.pending[1:])
@@ -335,10 +337,23 @@ def _why_not_json(row: bytes) -> str | None:
     except UnicodeDecodeError as error:
         return f"the bytes {error.object[error.start : error.start + 4]!r} are not UTF-8"
     except json.JSONDecodeError as error:
-        return f"{error.msg} at its character {error.pos}" if row.strip(_SPACE) else "it is missing"
-    except ValueError as error:  # a number of more than 4,300 digits
-        return str(error)
+        if not row.strip(_SPACE):
+            return "it is missing, after a comma too many"
+        there = row.decode(errors="replace")[error.pos : error.pos + 24]
+        return f"{error.msg} at its character {error.pos}, where {there!r} stands"
+    except ValueError:
+        return "a number has more than 4,300 digits"
     return None
+
+
+def _hint(head: bytes) -> str:
+    """What a file that begins with an object may be."""
+    if not head.startswith(b"{"):
+        return ""
+    lines = head.split(b"\n", 2)
+    if len(lines) > 1 and lines[0].rstrip().endswith(b"}") and lines[1].lstrip().startswith(b"{"):
+        return ": one object a line? put commas between them and brackets around them"
+    return ": if the list stands under a name, give the list alone"
 
 
 def _beginning(text: bytes) -> str:

@@ -83,7 +83,7 @@ def test_what_is_no_truth_is_named(tmp_path: Path, text: str, message: str) -> N
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(InputError, match=message):
         read_coco_truth(tmp_path / "t.json")
-    with pytest.raises(InputError, match="no such file; expected a COCO ground truth"):
+    with pytest.raises(InputError, match="no such file; give the path of a JSON file"):
         read_coco_truth(tmp_path / "nowhere.json")
     with pytest.raises(InputError, match="cannot be read"):
         read_coco_truth(tmp_path)

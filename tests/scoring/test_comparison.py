@@ -79,7 +79,8 @@ def test_two_files_are_compared_query_by_query(tmp_path):
     first, query_file, gallery_file = write(tmp_path, wrong[:6] + right[6:], queries, gallery)
     (tmp_path / "better").mkdir()
     second, *_ = write(tmp_path / "better", right[:7] + wrong[7:], queries, gallery)
-    found = compare_files(first, second, query_file, gallery_file)
+    found, warnings = compare_files(first, second, query_file, gallery_file)
+    assert [one.split(": ")[:2] for one in warnings] == [[str(file), "gallery_image_id"] for file in (first, second)]
     assert (found[1].first_acc, found[1].second_acc, found[1].queries_needed) == (0, 0, None)
     assert (found[5].first_acc, found[5].second_acc) == (2 / 8, 7 / 8)
     assert (found[5].test.only_first, found[5].test.only_second) == (1, 6)

@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import os
+import threading
 import time
 import tracemalloc
 import zipfile
@@ -127,19 +129,24 @@ SOUND = json.dumps(many(30))
         ("[]".encode("utf-16"), "is UTF-16"),
         (b"\x00\x01\x02noise", "expected a JSON list"),
         (b"[\x00\x01\x02noise]", "row 0: is not JSON: Expecting value"),
-        ("[,]", "row 0: is not JSON: it is missing"),
+        ("[,]", "row 0: is not JSON: it is missing, after a comma too many"),
         ("[{}", "ends in the middle of row 0: the file is cut off"),
         (SOUND[:-1], "ends in the middle of row 29: the file is cut off"),
         (SOUND[: len(SOUND) // 2], "ends in the middle of row 15: the file is cut off"),
-        (SOUND[:-1] + ",]", "row 30: is not JSON: it is missing"),
-        (SOUND.replace("}, {", "}, , {", 1), "row 1: is not JSON: it is missing"),
+        (SOUND[:-1] + ",]", "row 30: is not JSON: it is missing, after a comma too many"),
+        (SOUND.replace("}, {", "}, , {", 1), "row 1: is not JSON: it is missing, after a comma too many"),
         (SOUND.replace("}, {", "} {", 5), "row 0: is not JSON: Extra data"),
         (SOUND.replace('"query_cls": 6', '"query_cls" 6', 1), "row 5: is not JSON: Expecting ':' delimiter"),
         (SOUND + "]", "the list ends after 30 rows, and then comes ']'"),
         (SOUND + " " * 200_000 + SOUND, r"the list ends after 30 rows, and then comes '\[\{"),
         ("[]  x", "the list ends after 0 rows, and then comes 'x'"),
         (SOUND.encode().replace(b"query_cls", b"query_\xff", 1), "row 0: is not JSON: the bytes .* are not UTF-8"),
-        ('[{"a": ' + "9" * 5000 + "}]", "row 0: is not JSON: Exceeds the limit"),
+        ('[{"a": ' + "9" * 5000 + "}]", "row 0: is not JSON: a number has more than 4,300 digits"),
+        ("[{'a': 1}]", "row 0: is not JSON: Expecting property name .* at its character 1, where \"'a': 1}\" stands"),
+        ('{"a": 1}\n{"a": 2}\n', "one object a line\\? put commas between them"),
+        ('{"results": [{}]}', "if the list stands under a name, give the list alone"),
+        (b"\x1f\x8b\x08\x00", "is packed with gzip; unpack it"),
+        (b"PK\x05\x06" + bytes(18), "expected an archive of one file, got 0 files"),
         ('[{"a": "\n"}]', "row 0: is not JSON: Invalid control character"),
         ('[{"a": "' + "x" * 500, "ends in the middle of row 0"),
     ],
@@ -150,6 +157,15 @@ def test_what_is_wrong_is_said_with_the_row(file, small_blocks, content, message
         read(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_a_pipe_is_read(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(SOUND,))
+    writer.start()
+    assert len(Results.from_json(path)) == 30
+    writer.join()
 
 
 def test_the_rows_before_the_damage_come_first(file, small_blocks):
@@ -237,12 +253,12 @@ def test_an_archive_with_one_file_is_read_through(tmp_path, small_blocks):
 
 
 def test_damaged_and_ambiguous_archives_are_refused(tmp_path, file):
-    with pytest.raises(InputError, match="expected an archive of one file, got 2 files"):
+    with pytest.raises(InputError, match=r"expected an archive of one file, got 2 files \(a.json, b.json\)"):
         read(archive(tmp_path, {"a.json": "[]", "b.json": "[]"}))
     with pytest.raises(InputError, match="expected an archive of one file, got 0 files"):
         read(archive(tmp_path, {"folder/": ""}))
     content = bytearray(archive(tmp_path, {"results.json": SOUND}).read_bytes())
-    with pytest.raises(InputError, match="archive cannot be read"):
+    with pytest.raises(InputError, match="archive is cut off or damaged"):
         read(file(bytes(content[:500]), "cut.zip"))
     content[60:90] = bytes(30)
     with pytest.raises(InputError, match="cannot be read on after row 0"):

@@ -15,7 +15,8 @@ from harness.types import InputError
 DAMAGED = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError)
 """What reading from `unpacked` may raise: `zipfile` has one for every way in which an archive can be wrong."""
 
-_ZIP = b"PK\x03\x04"
+_ZIP = b"PK"
+_GZIP = b"\x1f\x8b"
 
 
 @contextmanager
@@ -37,20 +38,28 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file; give the path of a JSON file") from error
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON file") from error
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror or error}); give the path of a JSON file"
+            ) from error
         except DAMAGED as error:
-            raise InputError(f"{path}: the archive cannot be read: {error}") from error
+            raise InputError(f"{path}: the archive is cut off or damaged: {error}") from error
         yield stream
 
 
 def _open(path: Path, stack: ExitStack) -> IO[bytes]:
     file = stack.enter_context(path.open("rb"))
-    is_archive = file.read(len(_ZIP)) == _ZIP
-    file.seek(0)
-    if not is_archive:
+    head = file.peek(len(_ZIP))  # leaves a pipe as it is, which could not go back
+    if head.startswith(_GZIP):
+        raise InputError(f"{path}: is packed with gzip; unpack it, or make a zip of it")
+    if not head.startswith(_ZIP):
         return file
+    if not file.seekable():
+        raise InputError(f"{path}: an archive cannot be read from a pipe; give a file, or unpack it")
     archive = stack.enter_context(zipfile.ZipFile(file))
     members = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
     if len(members) != 1:
-        raise InputError(f"{path}: expected an archive of one file, got {len(members)} files")
+        names = ", ".join(one.filename for one in members[:3])
+        raise InputError(
+            f"{path}: expected an archive of one file, got {len(members)} files" + (f" ({names})" if names else "")
+        )
     return stack.enter_context(archive.open(members[0]))
