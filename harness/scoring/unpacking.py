@@ -29,7 +29,7 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
         Its bytes as a stream, unpacked as they are read.
 
     Raises:
-        InputError: there is no such file, or the archive is damaged, encrypted, or holds another number of files.
+        InputError: there is no such file, it is a pipe, or the archive is damaged, encrypted, or holds another number of files.
     """
     with ExitStack() as stack:
         try:
@@ -45,6 +45,8 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
 
 def _open(path: Path, stack: ExitStack) -> IO[bytes]:
     file = stack.enter_context(path.open("rb"))
+    if not file.seekable():
+        raise InputError(f"{path}: is a pipe, which cannot be read twice; save what comes out of it and give that file")
     is_archive = file.read(len(_ZIP)) == _ZIP
     file.seek(0)
     if not is_archive:

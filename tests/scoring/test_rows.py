@@ -3,9 +3,11 @@
 import io
 import json
 import math
+import os
 import time
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -247,6 +249,17 @@ def test_damaged_and_ambiguous_archives_are_refused(tmp_path, file):
     content[60:90] = bytes(30)
     with pytest.raises(InputError, match="cannot be read on after row 0"):
         read(file(bytes(content), "damaged.zip"))
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="a pipe has no path here")
+def test_a_pipe_is_refused_as_such():
+    """The message was "cannot be read (None)"."""
+    receiving, sending = os.pipe()
+    with open(receiving, "rb"), open(sending, "wb") as pipe:
+        pipe.write(b"[]   \n")
+        pipe.flush()
+        with pytest.raises(InputError, match=r"is a pipe.*give that file"):
+            read(Path(f"/dev/fd/{receiving}"))
 
 
 class Endless(io.RawIOBase):
