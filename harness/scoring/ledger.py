@@ -136,12 +136,13 @@ class Ledger:
         """Write the table, whole or not at all.
 
         Args:
-            path: ``*.parquet`` or ``*.csv``; a file of that name is replaced.
+            path: ``*.parquet`` or ``*.csv``; a file of that name is replaced, and its folder is made.
 
         Raises:
             InputError: another suffix.
         """
         check_suffix(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             if path.suffix.lower() == ".parquet":
