@@ -29,7 +29,8 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
         Its bytes as a stream, unpacked as they are read.
 
     Raises:
-        InputError: there is no such file, it is a pipe, or the archive is damaged, encrypted, or holds another number of files.
+        InputError: there is no such file, it is a pipe, or the archive is damaged, encrypted, or holds another number
+            of files.
     """
     with ExitStack() as stack:
         try:
