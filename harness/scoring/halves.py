@@ -107,7 +107,12 @@ def _forked(work: Callable[[], list[Columns]]) -> Iterator[IO[bytes]]:
     with warnings.catch_warnings():
         # Python 3.12 warns of threads; those of numpy's linear algebra wait, and the copy calls none of it.
         warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:  # too many processes, or no memory
+            os.close(receiving)
+            os.close(sending)
+            raise
     if child == 0:
         os.close(receiving)
         status = 1

@@ -105,6 +105,23 @@ def test_a_copy_that_dies_costs_time_only(tmp_path, halved, monkeypatch):
     assert halved == [None]
 
 
+def test_where_no_copy_can_be_made_no_pipe_is_left_open(tmp_path, halved, monkeypatch):
+    """Both ends stayed open for every file that was read under a limit of processes."""
+
+    def refused():
+        raise BlockingIOError("too many processes")
+
+    ends = []
+    pipe = os.pipe
+    monkeypatch.setattr(os, "pipe", lambda: ends.append(pipe()) or ends[-1])
+    monkeypatch.setattr(os, "fork", refused)
+    assert len(Results.from_json(write(tmp_path, many(80)))) == 80
+    assert halved == [None]
+    for end in ends[0]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(end)
+
+
 def test_no_copy_is_left_behind(tmp_path, halved):
     Results.from_json(write(tmp_path, many(80)))
     assert halved[0] is not None
