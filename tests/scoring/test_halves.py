@@ -61,6 +61,22 @@ def test_both_halves_make_the_whole(tmp_path, halved, monkeypatch, layout, count
     assert both.image_ids.tolist() == list(range(count))
 
 
+def test_limits_are_of_the_whole_file_not_of_a_half(tmp_path, halved, monkeypatch):
+    """Twice as much as the limits allow was read, each half being within them."""
+    path = write(tmp_path, many(80))
+    for module in ("rows", "results"):
+        monkeypatch.setattr(f"harness.scoring.{module}.MAX_ROWS", 50, raising=False)
+    with pytest.raises(InputError, match="has more than 50 rows"):
+        Results.from_json(path)
+    monkeypatch.undo()
+    for module in ("rows", "halves"):
+        monkeypatch.setattr(f"harness.scoring.{module}.MAX_BYTES", path.stat().st_size - 1000, raising=False)
+    monkeypatch.setattr(halves, "MIN_BYTES", 0)
+    monkeypatch.setattr(halves, "_may_fork", lambda: True)
+    with pytest.raises(InputError, match="no result file needs that"):
+        Results.from_json(path)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_what_cannot_be_halved_is_read_as_one(tmp_path, halved, count):
     assert len(Results.from_json(write(tmp_path, many(count)))) == count
