@@ -30,7 +30,8 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
         Its bytes as a stream, unpacked as they are read.
 
     Raises:
-        InputError: there is no such file, or the archive is damaged, encrypted, or holds another number of files.
+        InputError: there is no such file, it is a pipe, or the archive is damaged, encrypted, or holds another number
+            of files.
     """
     with ExitStack() as stack:
         try:
@@ -48,13 +49,14 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
 
 def _open(path: Path, stack: ExitStack) -> IO[bytes]:
     file = stack.enter_context(path.open("rb"))
-    head = file.peek(len(_ZIP))  # leaves a pipe as it is, which could not go back
-    if head.startswith(_GZIP):
-        raise InputError(f"{path}: is packed with gzip; unpack it, or make a zip of it")
-    if not head.startswith(_ZIP):
-        return file
     if not file.seekable():
-        raise InputError(f"{path}: an archive cannot be read from a pipe; give a file, or unpack it")
+        raise InputError(f"{path}: is a pipe, which cannot be read twice; save what comes out of it and give that file")
+    head = file.read(len(_ZIP))
+    file.seek(0)
+    if head == _GZIP:
+        raise InputError(f"{path}: is packed with gzip; unpack it, or make a zip of it")
+    if head != _ZIP:
+        return file
     archive = stack.enter_context(zipfile.ZipFile(file))
     members = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
     if len(members) != 1:

@@ -23,6 +23,7 @@ from typing import Any
 
 from harness.scoring.rows import Block, ResultRow, blocks
 from harness.types import InputError
+from harness.unpacking import unpacked
 from submissions.checker import Examination, examine
 from submissions.encoding import as_utf8
 from submissions.entries import walk_rows
@@ -70,7 +71,8 @@ class Repaired:
 def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) -> Repaired:
     """Write a mended copy of a result file, whole or not at all.
 
-    A file that needs no mending is copied byte for byte, so mending a mended file changes nothing.
+    A file that needs no mending is copied byte for byte (of an archive, the file in it), so mending a mended file
+    changes nothing.
 
     Args:
         path: the file, plain or zipped; it is never written to.
@@ -108,7 +110,9 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
             current = mended
             examined = _examine_whole(path, current, photos)
         if current == path:
-            current = Path(shutil.copyfile(path, draft()))
+            current = draft()
+            with unpacked(path) as source, open(current, "wb") as copy:
+                shutil.copyfileobj(source, copy)
         current.replace(out)
     finally:
         for one in drafts:

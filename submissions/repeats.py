@@ -109,9 +109,7 @@ def _fingerprints(path: Path, wanted: set[int]) -> dict[int, int]:
                     row = msgspec.convert(rows[number - block.first_row], ResultRow, from_attributes=True)
                 except (msgspec.ValidationError, UnicodeEncodeError):  # half a surrogate pair is no text for msgspec
                     continue
-                found[number] = hash(
-                    (repr(row.query_score), tuple(row.gallery_image_id), tuple(row.gallery_bbox), row.query_bbox)
-                )
+                found[number] = hash(msgspec.json.encode(row))  # of numbers, -1 and -2 have the same
     except InputError:
         pass  # the file ends early, which is a problem of its own
     return found

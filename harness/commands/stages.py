@@ -156,8 +156,8 @@ def submit(
     from harness.jobs import hand_in
     from harness.progress import bars
 
-    if out.suffix.lower() not in (".json", ".zip"):
-        raise InputError(f"{out}: expected a name that ends in .json, or in .zip for a zip of it")
+    if out.suffix.lower() in (".gz", ".bz2", ".xz", ".7z", ".tar"):
+        raise InputError(f"{out}: {out.suffix} is not written here; name it .json, or .zip for a zip")
 
     with bars() as report:
         path, num_bytes = hand_in(

@@ -5,6 +5,7 @@ COCO boxes are ``boxes_xywh``; they become ``boxes_xyxy`` here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from harness.unpacking import DAMAGED, unpacked
 
 _RESULT_FIELDS = ("image_id", "category_id", "bbox", "score")
 _ITEM_FIELDS = ("image_id", "category_id", "bbox")
+_TOO_DEEP = "is nested hundreds of brackets deep; no COCO file is"
 
 MOST_BYTES = 2_000_000_000
 """The largest file, unpacked: 20 million boxes."""
@@ -97,6 +99,8 @@ def read_coco_results(path: Path) -> Detections:
         image_ids, categories = _ints([row.image_id for row in rows]), _ints([row.category_id for row in rows])
     except (msgspec.MsgspecError, OverflowError) as error:
         raise _first_wrong_result(path, content) from error
+    except RecursionError as error:
+        raise InputError(f"{path}: {_TOO_DEEP}") from error
     boxes = np.array([row.bbox for row in rows], dtype=np.float64).reshape(-1, 4)
     scores = np.array([row.score for row in rows], dtype=np.float64)
     wrong = ~_possible(image_ids, categories, boxes) | ~((scores >= 0) & (scores <= 1))
@@ -129,6 +133,8 @@ def read_coco_truth(path: Path) -> CocoTruth:
         ) from error
     except OverflowError as error:
         raise InputError(f"{path}: an id or a category has more than 64 bits") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: {_TOO_DEEP}") from error
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
     if len(np.unique(image_ids)) != len(image_ids):
@@ -138,7 +144,10 @@ def read_coco_truth(path: Path) -> CocoTruth:
     crowds = np.array([item.iscrowd for item in document.annotations]) != 0
     for what, wrong in (
         (f"category_id: expected 1 to {len(CATEGORIES)}", (categories < 1) | (categories > len(CATEGORIES))),
-        ("bbox: expected [x, y, width, height] with width and height >= 0", (boxes[:, 2:] < 0).any(axis=1)),
+        (
+            "bbox: expected [x, y, width, height] with width and height >= 0",
+            (boxes[:, 2:] < 0).any(axis=1) | _is_beyond(boxes),
+        ),
         ("image_id: expected a photo that stands in images", ~np.isin(item_images, image_ids)),
         ("iscrowd: expected 0, DeepFashion2 has no crowds", crowds),
     ):
@@ -237,9 +246,15 @@ def _possible(image_ids: Ints, categories: Ints, boxes_xywh: Floats) -> Any:
         & (image_ids < 1 << 53)
         & (categories >= 1)
         & (categories <= len(CATEGORIES))
-        & np.isfinite(boxes_xywh).all(axis=1)
+        & ~_is_beyond(boxes_xywh)
         & (boxes_xywh[:, 2:] >= 0).all(axis=1)
     )
+
+
+def _is_beyond(boxes_xywh: Floats) -> Any:
+    """(N,) bool, whether a corner of the box is no finite number."""
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(boxes_xywh[:, :2] + boxes_xywh[:, 2:]).all(axis=1)
 
 
 def _first_wrong_result(path: Path, content: bytes) -> InputError:
@@ -254,7 +269,7 @@ def _first_wrong_result(path: Path, content: bytes) -> InputError:
         fault = _result_fault(row)
         if fault is not None:
             return InputError(f"{path}: [{number}]: {fault}; mend the row or remove it")
-    raise AssertionError(f"{path}: refused as a whole, but no row is wrong")
+    return InputError(f"{path}: a row has a field twice, with a wrong value first; keep one of them")
 
 
 def _result_fault(row: Any) -> str | None:
@@ -273,6 +288,8 @@ def _result_fault(row: Any) -> str | None:
         return f"bbox: expected [x, y, width, height] in pixels, got {_json(box)}"
     if box[2] < 0 or box[3] < 0:
         return f"bbox: expected width and height >= 0, got {_json(box)}"
+    if not math.isfinite(box[0] + box[2]) or not math.isfinite(box[1] + box[3]):
+        return f"bbox: expected pixels, got {_json(box)}"
     if type(score) not in (int, float) or not 0 <= score <= 1:
         return f"score: expected a number from 0 to 1, got {_json(score)}"
     return None

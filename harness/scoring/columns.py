@@ -78,7 +78,7 @@ def int_column(rows: list[dict[str, Any]], field: str, source: str, first_row: i
         exact = np.fromiter(values, np.float64, len(values))
         column = np.fromiter(map(int, values), np.int64, len(values))
     except (OverflowError, ValueError) as error:
-        row = next(number for number, value in enumerate(values) if not abs(value) < 2**63)
+        row = next(number for number, value in enumerate(values) if not -(2**63) <= value < 2**63)
         raise _wrong(source, first_row + row, field, "an integer of at most 64 bits", values[row]) from error
     if not (np.floor(exact) == exact).all():
         row = int(np.flatnonzero(np.floor(exact) != exact)[0])

@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.scoring.rows import MAX_BYTES
 from harness.types import InputError
 
 MIN_BYTES = 8_000_000
@@ -44,13 +45,13 @@ def read_halves(path: Path, read: Callable[[Any], list[Columns]]) -> Columns | N
             types and shapes but for the number of rows; raises InputError where it cannot.
 
     Returns:
-        The columns of the whole file; None where the file is small, packed, or cannot be halved, a half cannot be read,
-        or this process should not be copied (other threads, torch, one core, no fork).
+        The columns of the whole file; None where the file is small, packed, larger than any, or cannot be halved, a
+        half cannot be read, or this process should not be copied (other threads, torch, one core, no fork).
     """
     if not _may_fork():
         return None
     try:
-        if path.stat().st_size < MIN_BYTES:
+        if not MIN_BYTES <= path.stat().st_size <= MAX_BYTES:
             return None
         with path.open("rb") as first, path.open("rb") as second:
             seam = _seam(first)
@@ -107,7 +108,12 @@ def _forked(work: Callable[[], list[Columns]]) -> Iterator[IO[bytes]]:
     with warnings.catch_warnings():
         # Python 3.12 warns of threads; those of numpy's linear algebra wait, and the copy calls none of it.
         warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:  # too many processes, or no memory
+            os.close(receiving)
+            os.close(sending)
+            raise
     if child == 0:
         os.close(receiving)
         status = 1

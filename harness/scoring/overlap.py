@@ -21,25 +21,29 @@ def iou(first_boxes_xyxy: Floats, second_boxes_xyxy: Floats) -> Floats:
         second_boxes_xyxy: (N, 4) float64, pixels.
 
     Returns:
-        (N,) float64 in [0, 1]; 0 where the boxes only touch, and for empty and inverted boxes.
+        (N,) float64 in [0, 1]; 0 where the boxes only touch, for empty and inverted boxes, and where the areas
+        overflow or vanish (from sides of 1e154 on, or of 1e-162).
 
     Source: pycocotools 2.0.11, ``bbIou`` without crowds (no pixel is added to width or height).
     """
     first_x, first_y, first_w, first_h = _xywh(first_boxes_xyxy)
     second_x, second_y, second_w, second_h = _xywh(second_boxes_xyxy)
-    width = np.minimum(first_w + first_x, second_w + second_x) - np.maximum(first_x, second_x)
-    height = np.minimum(first_h + first_y, second_h + second_y) - np.maximum(first_y, second_y)
-    overlaps = (width > 0) & (height > 0)
-    intersection = width * height
-    union = first_w * first_h + second_w * second_h - intersection
-    shares = np.zeros(len(overlaps))
-    np.divide(intersection, union, out=shares, where=overlaps)
+    with np.errstate(all="ignore"):
+        width = np.minimum(first_w + first_x, second_w + second_x) - np.maximum(first_x, second_x)
+        height = np.minimum(first_h + first_y, second_h + second_y) - np.maximum(first_y, second_y)
+        intersection = width * height
+        union = first_w * first_h + second_w * second_h - intersection
+        # Areas that no float can hold are infinite or 0; pycocotools says NaN of those, which is in no order.
+        overlaps = (width > 0) & (height > 0) & (union > 0) & (union < np.inf)
+        shares = np.zeros(len(overlaps))
+        np.divide(intersection, union, out=shares, where=overlaps)
     return shares
 
 
 def _xywh(boxes_xyxy: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     x, y = boxes_xyxy[:, 0], boxes_xyxy[:, 1]
-    return x, y, boxes_xyxy[:, 2] - x, boxes_xyxy[:, 3] - y
+    with np.errstate(over="ignore"):
+        return x, y, boxes_xyxy[:, 2] - x, boxes_xyxy[:, 3] - y
 
 
 def common_codes(*column_sets: tuple[Any, ...]) -> list[Ints]:

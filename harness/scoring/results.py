@@ -22,7 +22,7 @@ from harness.scoring.columns import (
     object_rows,
 )
 from harness.scoring.halves import Columns, read_halves
-from harness.scoring.rows import Block, ResultRow, blocks, stream_blocks
+from harness.scoring.rows import MAX_ROWS, Block, ResultRow, blocks, stream_blocks
 from harness.types import GALLERY_LENGTH, Detections, Floats, InputError, Ints, Ranking
 
 
@@ -84,7 +84,7 @@ class Results:
             InputError: the first row and field that is not so. The official script crashes there, or scores zero.
         """
         columns = read_halves(path, lambda stream: _read(stream_blocks(stream, str(path), ResultRow), str(path)))
-        if columns is None or (columns[_LENGTH] != columns[_LENGTH][0]).any():
+        if columns is None or len(columns[0]) > MAX_ROWS or (columns[_LENGTH] != columns[_LENGTH][0]).any():
             columns = _joined(_read(blocks(path, ResultRow), str(path)))
         image_ids, boxes, scores, category_ids, gallery_image_ids, gallery_boxes, lengths = columns
         num_entries = int(lengths[0]) if len(lengths) else GALLERY_LENGTH

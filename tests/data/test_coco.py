@@ -126,3 +126,32 @@ def test_ids_beyond_the_integers_of_json_are_refused(tmp_path: Path, image_id: i
     (tmp_path / "r.json").write_text(json.dumps([row]))
     with pytest.raises(InputError, match=r"r\.json: \[0\]: image_id: expected an integer"):
         read_coco_results(tmp_path / "r.json")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("bbox", "more", "message"),
+    [
+        ("[1e308, 0, 1e308, 1]", "", "bbox: expected"),
+        ("[1, 2, 3, 4]", ', "more": ' + "[" * 5000 + "]" * 5000, "nested hundreds of brackets deep"),
+    ],
+    ids=["overflow", "deep"],
+)
+def test_what_no_column_can_hold_is_refused_in_both_files(tmp_path: Path, bbox: str, more: str, message: str) -> None:
+    """Either was a traceback."""
+    row = f'{{"image_id": 4, "category_id": 2, "score": 0.5, "bbox": {bbox}{more}}}'
+    path = tmp_path / "coco.json"
+    path.write_text(f"[{row}]")
+    with pytest.raises(InputError, match=message):
+        read_coco_results(path)
+    path.write_text(f'{{"images": [{{"id": 4}}], "annotations": [{row}]}}')
+    with pytest.raises(InputError, match=message):
+        read_coco_truth(path)
+
+
+def test_a_field_given_twice_is_refused_where_only_its_last_value_is_right(tmp_path: Path) -> None:
+    """It was an AssertionError: no row looked wrong to the second look, which takes the last value."""
+    path = tmp_path / "coco.json"
+    path.write_text('[{"score": "a", "image_id": 4, "category_id": 2, "score": 0.5, "bbox": [1, 2, 3, 4]}]')
+    with pytest.raises(InputError, match="has a field twice"):
+        read_coco_results(path)

@@ -61,6 +61,22 @@ def test_both_halves_make_the_whole(tmp_path, halved, monkeypatch, layout, count
     assert both.image_ids.tolist() == list(range(count))
 
 
+def test_limits_are_of_the_whole_file_not_of_a_half(tmp_path, halved, monkeypatch):
+    """Twice as much as the limits allow was read, each half being within them."""
+    path = write(tmp_path, many(80))
+    for module in ("rows", "results"):
+        monkeypatch.setattr(f"harness.scoring.{module}.MAX_ROWS", 50, raising=False)
+    with pytest.raises(InputError, match="has more than 50 rows"):
+        Results.from_json(path)
+    monkeypatch.undo()
+    for module in ("rows", "halves"):
+        monkeypatch.setattr(f"harness.scoring.{module}.MAX_BYTES", path.stat().st_size - 1000, raising=False)
+    monkeypatch.setattr(halves, "MIN_BYTES", 0)
+    monkeypatch.setattr(halves, "_may_fork", lambda: True)
+    with pytest.raises(InputError, match="no result file needs that"):
+        Results.from_json(path)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_what_cannot_be_halved_is_read_as_one(tmp_path, halved, count):
     assert len(Results.from_json(write(tmp_path, many(count)))) == count
@@ -103,6 +119,23 @@ def test_a_copy_that_dies_costs_time_only(tmp_path, halved, monkeypatch):
     monkeypatch.setattr(halves, "_send", lambda pipe, work: os.kill(os.getpid(), 9))
     assert len(Results.from_json(write(tmp_path, many(80)))) == 80
     assert halved == [None]
+
+
+def test_where_no_copy_can_be_made_no_pipe_is_left_open(tmp_path, halved, monkeypatch):
+    """Both ends stayed open for every file that was read under a limit of processes."""
+
+    def refused():
+        raise BlockingIOError("too many processes")
+
+    ends = []
+    pipe = os.pipe
+    monkeypatch.setattr(os, "pipe", lambda: ends.append(pipe()) or ends[-1])
+    monkeypatch.setattr(os, "fork", refused)
+    assert len(Results.from_json(write(tmp_path, many(80)))) == 80
+    assert halved == [None]
+    for end in ends[0]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(end)
 
 
 def test_no_copy_is_left_behind(tmp_path, halved):

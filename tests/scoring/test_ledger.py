@@ -150,6 +150,12 @@ def test_a_ledger_is_written_whole(tmp_path, suffix):
         assert back[1][5] == "right photo, wrong box"
 
 
+def test_a_ledger_makes_its_folder(tmp_path):
+    """It failed after the scoring, as other outputs do not, and named a file that nobody had asked for."""
+    ledger([]).write(tmp_path / "new" / "ledger.csv")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["ledger.csv"]
+
+
 def test_columns_without_a_value_keep_their_type(tmp_path):
     ledger([]).write(tmp_path / "ledger.parquet")
     schema = pyarrow.parquet.read_schema(tmp_path / "ledger.parquet")

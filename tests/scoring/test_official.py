@@ -410,3 +410,12 @@ def test_scoring_needs_neither_torch_nor_pycocotools(tmp_path):
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout.strip() == "1.0 set()"
+
+
+def test_the_row_that_is_named_is_the_one_that_is_too_large(tmp_path):
+    """The smallest integer of 64 bits is one of them, but the row that had it was blamed for another."""
+    rows = [result(-(2**63), [0, 0, 1, 1]), result(2**63, [0, 0, 1, 1])]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(InputError, match="row 1: query_image_id: expected an integer of at most 64 bits"):
+        Results.from_json(path)

@@ -1,9 +1,11 @@
 import numpy as np
 import pycocotools.mask
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.scoring.overlap import common_codes, distinct, iou, join
+from tests.scoring.worlds import hear, item, query, result
 
 
 def reference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -49,6 +51,16 @@ def test_hand_worked_overlaps():
     first = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10], [5, 5, 5, 5], [10, 10, 0, 0]], float)
     second = np.array([[0, 0, 10, 5], [5, 5, 15, 15], [10, 0, 20, 10], [5, 5, 5, 5], [0, 0, 10, 10]], float)
     assert iou(first, second).tolist() == [0.5, 25 / 175, 0, 0, 0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [1e-200, 1e-165, 1e160, 1e300, 1.7e308])
+def test_areas_beyond_floats_overlap_nothing(side):
+    """They were NaN, so the box went to no item at all, and numpy's warnings stood between the tables."""
+    box = np.array([[0, 0, side, side], [-side, -side, side, side]])
+    assert iou(box, box).tolist() == [0, 0]
+    results = [result(1, [0, 0, side, side])]
+    assert hear(results, [query(1, [0, 0, side, side])], [item(5, [0, 0, 9, 9])]).item_rows.tolist() == [0]
 
 
 KEYS = st.integers(0, 4) | st.sampled_from([-3, 60, 2**62])

@@ -241,6 +241,24 @@ def test_an_archive_is_mended_into_a_plain_file(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.json").read_text()) == [make_row(1)]
 
 
+def test_a_row_that_differs_by_minus_one_and_minus_two_is_no_copy(mend: Any) -> None:
+    """Python's hash of -1 is that of -2, so the second row was left out as an exact copy of the first."""
+    rows = [make_row(1), make_row(1)]
+    rows[0]["gallery_bbox"][4], rows[1]["gallery_bbox"][4] = [-1, 5, 90, 100], [-2, 5, 90, 100]
+    found, mended = mend(rows)
+    assert (found.repairs, mended) == ((), rows)
+    assert [one.kind for one in found.after.problems if one.severity == "error"] == ["repeat"]
+
+
+def test_an_archive_that_needs_no_mending_becomes_a_plain_file_too(tmp_path: Path) -> None:
+    """The archive itself was copied under the name of a JSON file."""
+    text = json.dumps([make_row(1)])
+    with zipfile.ZipFile(tmp_path / "r.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("r.json", text)
+    assert repair_submission(tmp_path / "r.zip", tmp_path / "out.json").repairs == ()
+    assert (tmp_path / "out.json").read_text() == text
+
+
 def test_what_cannot_be_mended_at_all_leaves_nothing_behind(tmp_path: Path) -> None:
     path, out = tmp_path / "r.json", tmp_path / "out.json"
     path.write_text(json.dumps([make_row("1"), make_row(2)])[:-9])
