@@ -1,14 +1,17 @@
 """What the command line promises to a shell: exit status, one message, one JSON object."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from harness.spec import PAPER_DETECTORS, PAPER_MODELS
-from run import app
+from run import app, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -108,3 +111,21 @@ def test_every_recipe_is_listed_with_what_was_published() -> None:
     shown = CliRunner().invoke(app, ["models"]).stdout
     assert "ATSS" in shown
     assert "m17" in shown
+
+
+def test_a_full_disk_is_one_message_and_with_json_one_object(monkeypatch, capsys) -> None:
+    """The error of a failed write names no file."""
+    monkeypatch.setattr("run.app", lambda: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    monkeypatch.setattr(sys, "argv", ["run.py", "score", "--json"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    shown = capsys.readouterr()
+    assert shown.err == "error: No space left on device\n"
+    assert json.loads(shown.out) == {"error": "No space left on device"}
+
+
+def test_with_json_a_failure_is_one_object_too(tmp_path: Path) -> None:
+    done = run("evaluate", "nowhere.json", "--query", "q.json", "--gallery", "g.json", "--json", folder=tmp_path)
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {"error": done.stderr.removeprefix("error: ").rstrip()}

@@ -18,15 +18,13 @@ class Reason(StrEnum):
 
     LOW_OVERLAP = "low overlap"
     EQUAL_SCORES = "equal scores"
-    HEDGED = "several categories"
-    DUPLICATE = "duplicate"
+    OTHER_CATEGORY = "another category"
 
 
 _EXPLAINED = {
     Reason.LOW_OVERLAP: f"the box that speaks overlaps the item by less than {MIN_IOU} (S1)",
     Reason.EQUAL_SCORES: "boxes of equal score, where officially the first row decides (S3)",
-    Reason.HEDGED: "the same box has a higher score under another category (S2)",
-    Reason.DUPLICATE: "the same box has a higher score and went to another item (S2)",
+    Reason.OTHER_CATEGORY: "a box of a higher score gives the garment another category (S2)",
 }
 
 
@@ -61,12 +59,12 @@ class Differences:
         return said
 
 
-def compare(hearing: Hearing, silencers: Ints, official: Outcome, strict: Outcome, k: int) -> Differences:
+def compare(hearing: Hearing, speakers: Ints, official: Outcome, strict: Outcome, k: int) -> Differences:
     """Set the two protocols side by side, query by query.
 
     Args:
         hearing: results and truth.
-        silencers: (R,) int64, the box that silences each box by the strict rules, or -1.
+        speakers: (Q,) int64, the row that speaks for each query by the strict rules, of whatever category, or -1.
         official: outcome of the official protocol.
         strict: outcome of the strict protocol.
         k: entries that are searched, 1 … 20.
@@ -76,7 +74,7 @@ def compare(hearing: Hearing, silencers: Ints, official: Outcome, strict: Outcom
     counts = []
     for queries in (lost, gained):
         # Strictly only boxes speak that may speak officially too: where the protocols differ, an official box speaks.
-        reasons = _reasons(hearing, silencers, official.speaking_rows[queries])
+        reasons = _reasons(hearing, official.speaking_rows[queries], speakers[queries])
         counts.append({reason: int((reasons == number).sum()) for number, reason in enumerate(Reason)})
     return Differences(k, *counts)
 
@@ -86,12 +84,7 @@ def _hits(outcome: Outcome, k: int) -> Bools:
     return (ranks > 0) & (ranks <= k)
 
 
-def _reasons(hearing: Hearing, silencers: Ints, rows: Ints) -> Ints:
-    results, loud = hearing.results, silencers[rows]
-    is_silenced = loud >= 0
-    conditions = [
-        hearing.overlaps[rows] < MIN_IOU,
-        ~is_silenced | (results.scores[loud] == results.scores[rows]),
-        results.category_ids[loud] != results.category_ids[rows],
-    ]
-    return np.select(conditions, [0, 1, 2], default=3)
+def _reasons(hearing: Hearing, rows: Ints, louder: Ints) -> Ints:
+    """Places in `Reason` for rows that speak officially and those that speak instead."""
+    scores = hearing.results.scores
+    return np.select([hearing.overlaps[rows] < MIN_IOU, scores[louder] == scores[rows]], [0, 1], default=2)

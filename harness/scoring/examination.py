@@ -99,18 +99,18 @@ def examine(
         InputError: queries and gallery do not belong together.
     """
     hearing = Hearing.of(results, queries, gallery)
-    silencers = strict.silencers(hearing)
+    speakers = strict.speakers(hearing)
     outcomes: dict[ProtocolName, Outcome] = {
         "official": official.decide(hearing),
-        "strict": strict.decide(hearing, silencers),
+        "strict": strict.decide(hearing, speakers),
     }
     chosen = outcomes[protocol]
-    is_heard = strict.is_heard(hearing, silencers) if protocol == "strict" else None
+    is_heard = strict.is_heard(hearing) if protocol == "strict" else None
     return Examination(
         protocol,
         queries.is_rendered,
         outcomes,
-        tuple(differences.compare(hearing, silencers, outcomes["official"], outcomes["strict"], k) for k in COMPARED),
+        tuple(differences.compare(hearing, speakers, outcomes["official"], outcomes["strict"], k) for k in COMPARED),
         ledger.account(hearing, chosen, is_heard, gallery_boxes),
         ladder.climb(hearing, outcomes["official"]),
         slices.cut(hearing, chosen.score.hit_ranks),

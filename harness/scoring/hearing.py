@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.scoring.hedging import same_boxes
 from harness.scoring.overlap import common_codes, first_of_group, iou, join
 from harness.scoring.results import Results
 from harness.scoring.truth import Gallery, Queries, refuse_unanswerable
@@ -100,11 +99,6 @@ class Hearing:
             (queries.pair_ids[asked], queries.styles[asked]), (gallery.pair_ids, gallery.styles)
         )
         return query_keys, answer_keys
-
-    @cached_property
-    def same_boxes(self) -> tuple[Ints, Ints]:
-        """(pairs,) and (pairs,) int64, every two result rows whose boxes are the same but for an IoU of 0.9."""
-        return same_boxes(self.results.image_ids, self.results.boxes_xyxy)
 
     def counterparts(self) -> tuple[Ints, Ints]:
         """Every pair of a query and a shop item that matches it: (pairs,) query numbers, (pairs,) gallery rows."""

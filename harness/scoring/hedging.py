@@ -37,23 +37,24 @@ class Hedging:
     is_hedged: bool
 
 
-def class_hedging(
-    image_ids: Ints, boxes_xyxy: Floats, category_ids: Ints, same: tuple[Ints, Ints] | None = None
-) -> Hedging:
+def class_hedging(image_ids: Ints, boxes_xyxy: Floats, category_ids: Ints) -> Hedging:
     """Look for boxes of one photo that overlap with an IoU of at least 0.9 under different categories.
 
     Args:
         image_ids: (R,) int64, the consumer photos of the result rows.
         boxes_xyxy: (R, 4) float64, pixels.
         category_ids: (R,) int64.
-        same: what `same_boxes` says of them, where it is known already.
 
     Returns:
-        What was found; no rows are not hedged.
+        What was found; no rows are not hedged. Boxes that are moved apart are not found: the strict protocol, by which
+        one box speaks for a garment, shows what they gain.
+
+    Raises:
+        InputError: see `same_boxes`.
     """
     if len(image_ids) == 0:
         return Hedging(0, 0.0, False)
-    first, second = same_boxes(image_ids, boxes_xyxy) if same is None else same
+    first, second = same_boxes(image_ids, boxes_xyxy)
     names, codes = np.unique(category_ids, return_inverse=True)
     rows = np.concatenate([np.arange(len(image_ids)), first, second])
     named = np.sort(rows * len(names) + codes[np.concatenate([rows[: len(image_ids)], second, first])])

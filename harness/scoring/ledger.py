@@ -4,7 +4,7 @@ The first of these that is true of a query is its outcome:
 
 1. hit: one of the 20 entries of the box that speaks is right.
 2. no detection: no box goes to the item.
-3. wrong class: boxes go to it, none of its category.
+3. wrong class: boxes go to it, none of its category (strictly: the loudest has another one).
 4. displaced: another box of its category that goes to it overlaps it more than the one that speaks, and has a right
    entry. The detector's scores are to blame.
 5. not in gallery: none of the detected gallery boxes overlaps a matching shop item with an IoU of at least 0.5, so the
@@ -12,7 +12,7 @@ The first of these that is true of a query is its outcome:
 6. right photo, wrong box: an entry shows the photo of a matching item, but no box that overlaps it enough.
 7. ranked below 20: what remains is the ranking's.
 
-A box "goes to" an item as the protocol has it: by the strict one, boxes that are not heard go nowhere.
+A box "goes to" an item as the protocol has it: strictly only with an IoU of at least 0.5.
 
 Legend: R result rows, Q queries, G gallery items.
 """
@@ -190,7 +190,7 @@ def account(
         [
             outcome.score.hit_ranks > 0,
             ~_any(hearing, np.flatnonzero(goes)),
-            ~_any(hearing, np.flatnonzero(has_category)),
+            speaking < 0,
             _any(hearing, better),
             ~_in_gallery(hearing, gallery_boxes),
             photo_ranks > 0,

@@ -16,7 +16,7 @@ from harness.scoring.hedging import MANY_CATEGORIES, class_hedging
 from harness.scoring.ledger import GalleryBoxes
 from harness.scoring.overlap import distinct
 from harness.scoring.truth import Gallery, Queries
-from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, Ints
+from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, InputError, Ints
 
 _SAMPLE = 2000
 _MANY_INVERTED = 0.05
@@ -167,7 +167,11 @@ def _categories(hearing: Hearing) -> Iterator[str]:
         )
     if starts_at_0 or shifted:
         yield "query_cls: the categories look like 0–12; they are 1–13, so add 1"
-    hedging = class_hedging(results.image_ids, results.boxes_xyxy, results.category_ids, hearing.same_boxes)
+    try:
+        hedging = class_hedging(results.image_ids, results.boxes_xyxy, results.category_ids)
+    except InputError as error:  # too many boxes on top of each other to compare them all
+        yield f"query_bbox: {error}"
+        return
     if hedging.is_hedged:
         yield (
             f"query_cls: {hedging.share:.0%} of the boxes stand under at least {MANY_CATEGORIES} categories at once "

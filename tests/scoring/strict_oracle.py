@@ -37,33 +37,26 @@ class Box:
         if self.is_asked:
             self.rank = first_rank(row, query, gallery, 0.5)
             self.photo_rank = first_rank(row, query, gallery, -1)
-        self.strict_rank = self.rank if self.has_category and self.overlap >= 0.5 else MISS
+        self.strict_rank = self.rank if self.has_category else MISS + 1
 
 
 def boxes(results: list[Any], queries: list[Any], gallery: list[Any]) -> list[Box]:
     return [Box(number, row, queries, gallery) for number, row in enumerate(results)]
 
 
-def heard(found: list[Box]) -> list[Box]:
-    """S2: the boxes that no louder one silences."""
-    order = sorted(found, key=lambda b: (-b.score, -b.strict_rank, *b.row["query_bbox"], b.row["query_cls"]))
-    kept: list[Box] = []
-    for box in order:
-        rivals = [other for other in kept if other.row["query_image_id"] == box.row["query_image_id"]]
-        if all(overlap(box.row["query_bbox"], other.row["query_bbox"]) < 0.9 for other in rivals):
-            kept.append(box)
-    return kept
+def strict_speakers(found: list[Box], queries: list[Any]) -> list[Box | None]:
+    """S1 to S3 for every query: of the boxes near enough the loudest, of those the one with the worst answer."""
+    speakers = []
+    for number, query in enumerate(queries):
+        if query["style"] > 0:
+            near = [b for b in found if b.item == number and b.overlap >= 0.5]
+            speakers.append(max(near, key=lambda b: (b.score, b.strict_rank), default=None))
+    return speakers
 
 
 def strict_ranks(results: list[Any], queries: list[Any], gallery: list[Any]) -> list[int]:
-    kept = heard(boxes(results, queries, gallery))
-    ranks = []
-    for number, query in enumerate(queries):
-        if query["style"] > 0:
-            speak = [b for b in kept if b.item == number and b.has_category and b.overlap >= 0.5]
-            loudest = max((b.score for b in speak), default=0)
-            ranks.append(max((b.strict_rank for b in speak if b.score == loudest), default=MISS) % MISS)
-    return ranks
+    speakers = strict_speakers(boxes(results, queries, gallery), queries)
+    return [box.strict_rank if box is not None and box.strict_rank < MISS else 0 for box in speakers]
 
 
 def fates(
@@ -80,9 +73,9 @@ def fates(
 def fate(mine: list[Box], speaker: int, query: Any, gallery: list[Any], searched: list[Any] | None) -> str:
     if not mine:
         return "no detection"
-    mine = [b for b in mine if b.has_category]
-    if not mine:
+    if speaker < 0:
         return "wrong class"
+    mine = [b for b in mine if b.has_category]
     voice = next(b for b in mine if b.number == speaker)
     if voice.rank < MISS:
         return "hit"

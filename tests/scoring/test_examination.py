@@ -259,7 +259,7 @@ def test_an_examination_is_whole(protocol):
         assert told["num_queries"] == chosen.num_queries
         assert told["acc"] == told["protocols"][protocol]["acc"] == {str(k): value for k, value in chosen.acc.items()}
         assert told["ledger"]["hit"] == round(chosen.acc[20] * chosen.num_queries)
-        heard = strict.is_heard(hearing, strict.silencers(hearing)) if protocol == "strict" else None
+        heard = strict.is_heard(hearing) if protocol == "strict" else None
         assert found.ledger.columns() == account(hearing, judged[protocol], heard).columns()
         assert told["ladder"][0]["acc"] == told["protocols"]["official"]["acc"]
         categories = [one for one in told["slices"] if one["group"] == "category"]

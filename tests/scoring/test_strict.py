@@ -54,23 +54,18 @@ def test_s2_equal_scores_of_one_box_under_several_categories_do_not_help():
     assert ranks([row(A, 0.9, 1, 9)], *truth) == [1]
 
 
-def test_s2_a_silenced_box_silences_none():
-    """Each box overlaps the next by 0.905, the first and the third by 0.818: the third is heard."""
-    chain = [
-        row([0, 0, 100, 110.5], 0.9, cls=2),
-        row([0, 0, 100, 100], 0.8, cls=2),
-        row([0, 0, 100, 90.5], 0.7, 4),
-    ]
-    assert ranks(chain, *TRUTH) == [4]
-    assert ranks(chain[1:], *TRUTH) == [0]
+def test_s2_moving_the_boxes_of_one_garment_does_not_help():
+    """13 categories, every two boxes with an IoU below 0.9: that scored all but everything by a rule on equal boxes."""
+    truth = [query(1, A, cls=9)], [item(50, SHOP)]
+    moved = [row([3 * cls, 0, 100, 100 - 3 * cls], 0.9 - cls / 100, 1, cls) for cls in range(1, 14)]
+    near = [one for one in moved if oracle.overlap(one["query_bbox"], A) >= 0.5]
+    assert {9, 1} <= {one["query_cls"] for one in near}
+    assert ranks(moved, *truth) == [0]
+    moved[8]["query_score"] = 0.95
+    assert ranks(moved, *truth) == [1]
 
 
-def test_s2_exactly_nine_tenths_are_the_same_box():
-    assert ranks([row(A, 0.9, cls=2), row([0, 0, 100, 90], 0.8, 1)], *TRUTH) == [0]
-    assert ranks([row(A, 0.9, cls=2), row([0, 0, 100, 89.99], 0.8, 1)], *TRUTH) == [1]
-
-
-def test_s2_boxes_of_other_photos_silence_none():
+def test_s2_boxes_of_other_photos_and_items_take_no_part():
     other = result(2, A, cls=2, score=0.99)
     assert ranks([other, row(A, 0.5, 1)], *TRUTH) == [1]
 
@@ -112,19 +107,6 @@ def test_agrees_with_the_oracle_whatever_the_order_of_the_rows(make_world):
     assert differing > 40
 
 
-def test_every_silencer_is_heard_itself_and_louder():
-    num_silenced = 0
-    for seed in range(200):
-        hearing = hear(*crowded_world(seed))
-        silencers = strict.silencers(hearing)
-        silenced = np.flatnonzero(silencers >= 0)
-        loud = silencers[silenced]
-        assert (silencers[loud] == -1).all()
-        assert (hearing.results.scores[loud] >= hearing.results.scores[silenced]).all()
-        num_silenced += len(silenced)
-    assert num_silenced > 1000
-
-
 COORDINATE = st.integers(0, 12)
 ROWS = st.lists(st.tuples(st.integers(1, 2), *(COORDINATE for _ in range(4))), max_size=25)
 
@@ -148,8 +130,8 @@ def test_same_boxes_finds_every_pair(rows, unit):
 
 def differences(results, queries, gallery, k=10) -> Differences:
     hearing = hear(results, queries, gallery)
-    silencers = strict.silencers(hearing)
-    return compare(hearing, silencers, official.decide(hearing), strict.decide(hearing, silencers), k)
+    speakers = strict.speakers(hearing)
+    return compare(hearing, speakers, official.decide(hearing), strict.decide(hearing, speakers), k)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +139,8 @@ def differences(results, queries, gallery, k=10) -> Differences:
     [
         ([row(FAR, 0.9, 1)], Reason.LOW_OVERLAP, 1, 0),
         ([row([0, 0, 1, 1], 0.9), row(A, 0.5, 3)], Reason.LOW_OVERLAP, 0, 1),
-        ([row(A, 0.9, 1), row(A, 0.95, cls=2)], Reason.HEDGED, 1, 0),
-        ([row(A, 0.9), row(A, 0.95, cls=2), row([0, 0, 100, 80], 0.5, 1)], Reason.HEDGED, 0, 1),
+        ([row(A, 0.9, 1), row(A, 0.95, cls=2)], Reason.OTHER_CATEGORY, 1, 0),
+        ([row(A, 0.9, 1), row([0, 0, 80, 90], 0.95, cls=2)], Reason.OTHER_CATEGORY, 1, 0),
         ([row(A, 0.9, 1), row(A, 0.9)], Reason.EQUAL_SCORES, 1, 0),
         ([row(A, 0.9, 1), row([0, 0, 80, 100], 0.9)], Reason.EQUAL_SCORES, 1, 0),
         ([row(A, 0.9, 1), row(A, 0.9, 1, cls=2)], Reason.EQUAL_SCORES, 1, 0),
@@ -175,19 +157,9 @@ def test_every_difference_has_its_reason(rows, reason, lost, gained):
     assert said[1].startswith("  1 lost:" if lost else "  1 gained:")
 
 
-def test_a_duplicate_that_went_to_another_item_is_a_reason():
-    """Two items 8 pixels apart: the louder of two equal boxes lies on the other item."""
-    queries = [query(1, A), query(1, [0, 8, 100, 108], style=2)]
-    gallery = [item(50, SHOP), item(60, SHOP, style=2)]
-    rows = [row([0, 3, 100, 103], 0.8, 1), row([0, 7, 100, 107], 0.9)]
-    found = differences(rows, queries, gallery)
-    assert found.lost[Reason.DUPLICATE] == 1
-    assert sum(found.lost.values()) + sum(found.gained.values()) == 1
-
-
 def test_differences_within_k():
     rows = [row(A, 0.9, 11), row(A, 0.95, cls=2)]
-    assert differences(rows, *TRUTH, k=20).lost[Reason.HEDGED] == 1
+    assert differences(rows, *TRUTH, k=20).lost[Reason.OTHER_CATEGORY] == 1
     found = differences(rows, *TRUTH, k=10)
     assert found.sentences() == ["Both protocols agree on every query within the first 10."]
 
@@ -197,10 +169,10 @@ def test_differences_account_for_every_query():
     for seed in range(200):
         world = crowded_world(seed)
         hearing = hear(*world)
-        silencers = strict.silencers(hearing)
-        first, second = official.decide(hearing), strict.decide(hearing, silencers)
+        speakers = strict.speakers(hearing)
+        first, second = official.decide(hearing), strict.decide(hearing, speakers)
         for k in (10, 20):
-            found = compare(hearing, silencers, first, second, k)
+            found = compare(hearing, speakers, first, second, k)
             hits = [(o.score.hit_ranks > 0) & (o.score.hit_ranks <= k) for o in (first, second)]
             assert sum(found.lost.values()) == (hits[0] & ~hits[1]).sum()
             assert sum(found.gained.values()) == (hits[1] & ~hits[0]).sum()
