@@ -77,6 +77,8 @@ def evaluate(
     try:
         results = Results.from_json(file)
     except InputError as error:
+        if not file.exists():
+            raise
         raise InputError(f"{error} (run.py check {file} lists all that is wrong, --fix mends some of it)") from error
     found = examine(results, queries, answers, protocol, searched)
     if ledger is not None:
