@@ -24,7 +24,7 @@ MARGIN_PX = 1.0
 
 _MIN_BOXES, _MIN_SIZED, _MIN_UNIT, _MIN_ROWS = 50, 20, 10, 5
 _SAMPLE = 100_000
-_MIN_SHARE, _MIN_LISTED_SHARE = 0.7, 0.3
+_MIN_SHARE, _MIN_LISTED_SHARE, _MIN_FIELD_SHARE = 0.7, 0.3, 0.5
 
 
 class Coordinates:
@@ -177,22 +177,36 @@ class Survey:
     def _split_diagnosis(self, photos: KnownPhotos) -> Iterator[tuple[Kind, str]]:
         """Most ids fit no photo: of which split are they?"""
         ids = {consumer: np.concatenate([*kept, np.zeros(0, np.int64)]) for consumer, kept in self._ids.items()}
-        here = _share(photos, ids)
-        if here > (_MIN_SHARE if photos.is_complete else _MIN_LISTED_SHARE):
+        shares = _shares(photos, ids)
+        if not shares:
+            return
+        here = _mean(shares)
+        least = min(shares, key=lambda consumer: shares[consumer])
+        if here > (_MIN_SHARE if photos.is_complete else _MIN_LISTED_SHARE) and shares[least] >= _MIN_FIELD_SHARE:
             return
         what = f"only {here:.1%} of the ids are photos of the right kind in {photos.source}"
+        if shares[least] < _MIN_FIELD_SHARE:
+            field = "query_image_id" if least else "gallery_image_id"
+            what += f" (of {field} {shares[least]:.1%})"
         for name, of in () if photos.other_splits is None else photos.other_splits():
-            there = _share(KnownPhotos.of_split(name, of), ids)
+            there = _mean(_shares(KnownPhotos.of_split(name, of), ids))
             if there > 0.95:
                 yield LOOKS_LIKE_OTHER_SPLIT, f"{what}, but {there:.1%} in the {name} split: --split {name}?"
                 return
+        if photos.are_of(ids[least], consumer=not least).mean() > _MIN_FIELD_SHARE:
+            yield LOOKS_LIKE_OTHER_SPLIT, f"{what}; the ids are those of {'shop' if least else 'consumer'} photos"
+            return
         yield LOOKS_LIKE_OTHER_SPLIT, f"{what}; is the file of another split (train, validation, test)?"
 
 
 _MIN_GALLERIES = 5 * GALLERY_LENGTH
 
 
-def _share(photos: KnownPhotos, ids: Mapping[bool, Ints]) -> float:
-    """The share of consumer and shop ids that are such photos, of both alike."""
-    shares = [photos.are_of(values, consumer=kind).mean() for kind, values in ids.items() if len(values)]
-    return float(np.mean(shares)) if shares else 1.0
+def _shares(photos: KnownPhotos, ids: Mapping[bool, Ints]) -> dict[bool, float]:
+    """The share of consumer and of shop ids that are such photos; without those of which there is none."""
+    return {kind: float(photos.are_of(some, consumer=kind).mean()) for kind, some in ids.items() if len(some)}
+
+
+def _mean(shares: Mapping[bool, float]) -> float:
+    """The share of all ids, consumer and shop alike; 1 if there is none."""
+    return float(np.mean([*shares.values()])) if shares else 1.0

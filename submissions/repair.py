@@ -24,6 +24,7 @@ from typing import Any
 from harness.scoring.rows import Block, ResultRow, blocks
 from harness.types import InputError
 from submissions.checker import Examination, examine
+from submissions.conventions import LOOKS_LIKE_OTHER_SPLIT
 from submissions.encoding import as_utf8
 from submissions.entries import walk_rows
 from submissions.mending import Mender
@@ -81,8 +82,8 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
         what was changed, and what is still wrong.
 
     Raises:
-        InputError: the file cannot be read to its end, the copy would replace it, or the copy has no folder or the name
-            of an archive.
+        InputError: the file cannot be read to its end, its ids are not those of the photos, the copy would replace it,
+            or the copy has no folder or the name of an archive.
     """
     _refuse_place(path, out)
     drafts: list[Path] = []
@@ -130,6 +131,9 @@ def _examine_whole(path: Path, current: Path, photos: KnownPhotos | None) -> Exa
     if not examined.is_whole:
         fault = next(one.what for one in examined.report.problems if one.kind == "not-readable")
         raise InputError(f"{path}: {fault}; the rest of it is not known, so it cannot be mended")
+    for one in examined.report.problems:
+        if one.kind == LOOKS_LIKE_OTHER_SPLIT.name:
+            raise InputError(f"{path}: {one.what} Nothing was written: held against other photos, boxes would be spoilt")
     return examined
 
 

@@ -6,12 +6,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.scoring.official import evaluate_files
-from harness.types import InputError
+from harness.types import InputError, Photos
 from submissions.checker import check_submission
 from submissions.photos import KnownPhotos
 from submissions.repair import Repaired, repair_submission
@@ -241,6 +242,30 @@ def test_an_archive_is_mended_into_a_plain_file(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.json").read_text()) == [make_row(1)]
 
 
+def test_a_file_of_another_split_is_not_held_against_photos_that_are_not_its_own(tmp_path: Path) -> None:
+    """Boxes once were clipped to whatever photos had their numbers, and the copy passed."""
+
+    def other_splits() -> Any:
+        ids = np.array([*range(1, 40), *range(1000, 1020)])
+        yield "test", Photos(ids, ids < 40)
+
+    path, out = tmp_path / "r.json", tmp_path / "out.json"
+    rows = make_rows(30)
+    for number, row in enumerate(rows):
+        row["gallery_image_id"] = [n + 900 for n in row["gallery_image_id"]]
+        row["query_bbox"] = [10, 10, 101, 100] if number else [10, 10, 104, 100]
+    photos = make_photos(30, (100, 150), other_splits=other_splits)
+    path.write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=r"r\.json: only 50\.0%.*--split test\? Nothing was written"):
+        repair_submission(path, out, photos)
+    for row in rows:
+        row["gallery_image_id"] = [str(n) for n in row["gallery_image_id"]]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(InputError, match="--split test"):
+        repair_submission(path, out, photos)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_what_cannot_be_mended_at_all_leaves_nothing_behind(tmp_path: Path) -> None:
     path, out = tmp_path / "r.json", tmp_path / "out.json"
     path.write_text(json.dumps([make_row("1"), make_row(2)])[:-9])
@@ -301,7 +326,7 @@ def test_mending_what_was_mended_changes_nothing(
     for row in rows[1 : 1 + num_sound]:
         for name in xywh.split():
             row[name] = as_xywh(row[name]) if name == "query_bbox" else [as_xywh(box) for box in row[name]]
-    photos = make_photos(3, size)
+    photos = make_photos(60, size)
     first, second, third = (tmp_path / f"{n}.json" for n in range(3))
     first.write_text(json.dumps(rows))
     done = repair_submission(first, second, photos)
