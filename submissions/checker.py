@@ -11,7 +11,8 @@ import numpy as np
 
 from harness.scoring.rows import Block, ResultRow, blocks, no_garbage_collection
 from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
-from submissions.conventions import MARGIN_PX, Survey
+from submissions.conventions import Survey
+from submissions.coordinates import MARGIN_PX
 from submissions.entries import NOT_A_CATEGORY, Column, read_entries, shown_box
 from submissions.photos import KnownPhotos
 from submissions.problems import Kind, Report, Tally
@@ -27,7 +28,7 @@ NO_CATEGORY = Kind("no-category", "error", NOT_A_CATEGORY.what)
 WRONG_KIND = Kind("wrong-kind", "error", "is a photo of the other kind")
 FOREIGN_PHOTO = Kind("foreign-photo", "error", "is no photo of the split")
 UNLISTED_PHOTO = Kind("unlisted-photo", "warning", "is no photo of the ground truth, so it counts nothing")
-INVERTED = Kind("inverted-box", "error", "is inverted: x1 > x2 or y1 > y2; boxes here are not [x, y, width, height]")
+INVERTED = Kind("inverted-box", "error", "is inverted: x2 < x1 or y2 < y1, where [x1, y1, x2, y2] is due")
 EMPTY = Kind("empty-box", "warning", "is empty, so it overlaps nothing")
 OUTSIDE = Kind("outside-box", "warning", "reaches out of its photo")
 BESIDE = Kind("beside-box", "error", "lies outside its photo")

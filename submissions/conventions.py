@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 import numpy as np
 
 from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, Ints
+from submissions.coordinates import MIN_SIZED, STICKS_OUT_PX, Certainty, Coordinates
 from submissions.photos import KnownPhotos
 from submissions.problems import Kind
 
@@ -17,68 +17,12 @@ LOOKS_LIKE_FROM_0 = Kind("looks-like-from-0", "warning", "categories look like 0
 LOOKS_LIKE_OTHER_SPLIT = Kind("looks-like-other-split", "error", "ids look like those of another split")
 LOOKS_SORTED_BY_ID = Kind("looks-sorted-by-id", "warning", "gallery lists look sorted by id")
 
-Certainty = Literal["no", "perhaps", "surely"]
+AMBIGUOUS_CORNERS = Kind("ambiguous-corners", "warning", "inverted boxes have more than one reading")
+FAR_OUTSIDE = Kind("far-outside", "warning", "boxes reach far out of their photos")
 
-MARGIN_PX = 1.0
-"""How far a box may reach out of its photo: rounding, and annotators."""
-
-_MIN_BOXES, _MIN_SIZED, _MIN_UNIT, _MIN_ROWS = 50, 20, 10, 5
+_MIN_ROWS = 5
 _SAMPLE = 100_000
 _MIN_SHARE, _MIN_LISTED_SHARE, _MIN_FIELD_SHARE = 0.7, 0.3, 0.5
-
-
-class Coordinates:
-    """Counts over all boxes of one field.
-
-    Without photos, a file of xywh shows in boxes that are inverted in one axis alone: x > width and y > height come
-    and go apart, while corners given in the wrong order are inverted in both. With photos it shows as such: read as
-    xywh the boxes lie in their photos, read as xyxy many do not.
-    """
-
-    def __init__(self) -> None:
-        self.num = self.num_inverted = self.num_in_x = self.num_in_y = self.num_negative = self.num_unit = 0
-        self.num_sized = self.num_xyxy = self.num_xywh = 0
-
-    def add(self, boxes: Floats, sizes: Floats | None) -> None:
-        """Count some boxes: (N, 4), and (N, 2) width and height of their photos, NaN where unknown."""
-        x_inverted, y_inverted = boxes[:, 0] > boxes[:, 2], boxes[:, 1] > boxes[:, 3]
-        self.num += len(boxes)
-        self.num_inverted += int((x_inverted | y_inverted).sum())
-        self.num_in_x += int((x_inverted & ~y_inverted).sum())
-        self.num_in_y += int((y_inverted & ~x_inverted).sum())
-        self.num_negative += int((boxes < 0).any(axis=1).sum())
-        self.num_unit += int(((boxes >= 0) & (boxes <= 1)).all(axis=1).sum())
-        if sizes is None:
-            return
-        limits = sizes + MARGIN_PX
-        inside = (boxes >= -MARGIN_PX).all(axis=1)
-        self.num_sized += int(np.isfinite(sizes[:, 0]).sum())
-        self.num_xyxy += int((inside & (boxes[:, 2:] <= limits).all(axis=1) & ~x_inverted & ~y_inverted).sum())
-        self.num_xywh += int((inside & (boxes[:, :2] + boxes[:, 2:] <= limits).all(axis=1)).sum())
-
-    @property
-    def are_xywh(self) -> Certainty:
-        """Whether the boxes are [x, y, width, height]."""
-        if self.num_sized >= _MIN_SIZED:
-            if self.num_xyxy > 0.9 * self.num_sized or self.num_xywh < 0.9 * self.num_sized:
-                return "no"
-            return "surely" if self.num_xywh >= 0.99 * self.num_sized else "perhaps"
-        if self.num < _MIN_BOXES or min(self.num_in_x, self.num_in_y) < 0.01 * self.num:
-            return "no"
-        if self.num_inverted < 0.05 * self.num:
-            return "no"
-        apart = min(self.num_in_x, self.num_in_y) >= 0.03 * self.num
-        return "surely" if apart and self.num_inverted >= 0.1 * self.num and not self.num_negative else "perhaps"
-
-    @property
-    def is_torn(self) -> bool:
-        """Whether some boxes are inverted, of too few to tell why."""
-        return self.num_inverted > 0 and self.num < _MIN_BOXES and self.num_sized < _MIN_SIZED
-
-    @property
-    def are_normalised(self) -> bool:
-        """Whether all coordinates lie in [0, 1]."""
-        return self.num >= _MIN_UNIT and self.num_unit == self.num
 
 
 class Survey:
@@ -127,6 +71,14 @@ class Survey:
             return self.are_xywh(next(field for field in self.coordinates if field != name))
         return one.are_xywh
 
+    def may_swap(self, name: str) -> bool:
+        """Whether the inverted boxes of a field can be nothing but corners in the wrong order."""
+        return self.are_xywh(name) == "no" and self.coordinates[name].may_swap
+
+    def may_clip(self, name: str) -> bool:
+        """Whether the boxes of a field belong to their photos, so that what sticks out of them a little is rounding."""
+        return self.are_xywh(name) == "no" and not self.coordinates[name].are_far_out
+
     def diagnoses(self) -> Iterator[tuple[Kind, str]]:
         """One sentence for each convention that the file seems to break as a whole."""
         yield from self._box_diagnoses()
@@ -155,20 +107,17 @@ class Survey:
                     "due: multiply x by the photo's width and y by its height",
                 )
             elif self.are_xywh(name) != "no":
-                is_sure = self.are_xywh(name) == "surely"
-                remedy = "--fix converts them" if is_sure else "--fix leaves them, unless the photos of --data decide"
-                if counts.num_sized >= _MIN_SIZED:
-                    reason = (
-                        f"read so, {counts.num_xywh / counts.num_sized:.1%} lie in their photos, "
-                        f"and {counts.num_xyxy / counts.num_sized:.1%} as [x1, y1, x2, y2]"
+                yield LOOKS_LIKE_XYWH, f"{name}: {counts.as_xywh(self.are_xywh(name))}"
+            else:
+                if counts.num_inverted and not counts.may_swap:
+                    yield AMBIGUOUS_CORNERS, f"{name}: {counts.as_inverted()}"
+                if counts.are_far_out and counts.num_sized >= MIN_SIZED:
+                    yield (
+                        FAR_OUTSIDE,
+                        f"{name}: {counts.num_far_out / counts.num_sized:.1%} of the boxes reach out of their photos "
+                        f"by more than {STICKS_OUT_PX:g} px: resized photos? y1, x1, y2, x2? ids off by one? --fix "
+                        "leaves them",
                     )
-                else:
-                    reason = f"{counts.num_inverted / counts.num:.1%} have x2 < x1 or y2 < y1"
-                yield (
-                    LOOKS_LIKE_XYWH,
-                    f"{name}: the boxes {'' if is_sure else 'may '}look like "
-                    f"[x, y, width, height], but [x1, y1, x2, y2] is due: {reason}; {remedy}",
-                )
 
     def _are_from_0(self) -> bool:
         counts = self.num_of_category

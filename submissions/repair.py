@@ -2,9 +2,10 @@
 
 Mended are whole numbers written as texts or with a fraction of 0, numbers written as texts, gallery lists longer than
 20 (cut: nobody reads further) or shorter (the last entry is repeated, which can turn no miss into a hit and no hit into
-a miss), corners in the wrong order, boxes that reach out of their photo where its size is known, exact copies of a row,
-a field given twice with the same value, and a file in UTF-16 or with a byte order mark. If the boxes of a field are
-surely [x, y, width, height], they are converted; if they only may be, they are left alone.
+a miss), exact copies of a row, a field given twice with the same value, and a file in UTF-16 or with a byte order mark.
+If the boxes of a field are surely [x, y, width, height], they are converted; if its inverted boxes can be nothing but
+corners in the wrong order, they are put in order; and if they belong to their photos, those that stick out a little are
+clipped. Boxes with two readings are left alone: `submissions.coordinates` decides.
 
 Left alone are missing fields and values, NaN (a score that is not known cannot be guessed, and dropping the row would
 lose a query), boxes beside their photo, normalised coordinates (of corners? of centres?) and categories that begin at 0
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.scoring.rows import Block, ResultRow, blocks
-from harness.types import InputError
+from harness.types import InputError, Ints
 from submissions.checker import Examination, examine
 from submissions.conventions import LOOKS_LIKE_OTHER_SPLIT
 from submissions.encoding import as_utf8
@@ -99,15 +100,17 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
             found[RECODED] = Repair(RECODED, 1, ())
         examined = _examine_whole(path, current, photos)
         before = None if found else examined.report
-        for _ in range(_MOST_PASSES):
-            try:
-                mended = _mend(current, examined, photos, draft, found)
-            except RecursionError as error:
-                raise InputError(f"{path}: has a row that is nested too deep to be mended") from error
-            if mended is None:
-                break
-            current = mended
-            examined = _examine_whole(path, current, photos)
+        for moves_boxes in (False, True):
+            for _ in range(_MOST_PASSES if moves_boxes or not examined.report.ok else 0):
+                mender = Mender(examined.survey, photos, moves_boxes=moves_boxes)
+                try:
+                    mended = _mend(current, mender, examined.copies if moves_boxes else None, draft, found)
+                except RecursionError as error:
+                    raise InputError(f"{path}: has a row that is nested too deep to be mended") from error
+                if mended is None:
+                    break
+                current = mended
+                examined = _examine_whole(path, current, photos)
         if current == path:
             current = Path(shutil.copyfile(path, draft()))
         current.replace(out)
@@ -133,20 +136,17 @@ def _examine_whole(path: Path, current: Path, photos: KnownPhotos | None) -> Exa
         raise InputError(f"{path}: {fault}; the rest of it is not known, so it cannot be mended")
     for one in examined.report.problems:
         if one.kind == LOOKS_LIKE_OTHER_SPLIT.name:
-            raise InputError(f"{path}: {one.what} Nothing was written: held against other photos, boxes would be spoilt")
+            raise InputError(
+                f"{path}: {one.what} Nothing was written: held against other photos, boxes would be spoilt"
+            )
     return examined
 
 
 def _mend(
-    current: Path,
-    examined: Examination,
-    photos: KnownPhotos | None,
-    draft: Callable[[], Path],
-    found: dict[str, Repair],
+    current: Path, mender: Mender, copied: Ints | None, draft: Callable[[], Path], found: dict[str, Repair]
 ) -> Path | None:
     """The next draft; None if there is nothing to mend. Copies go last, so that rows keep their numbers until then."""
-    mender = Mender(examined.survey, photos)
-    copies = frozenset(examined.copies.tolist())
+    copies = frozenset[int]() if copied is None else frozenset(copied.tolist())
     for drops in (frozenset[int](), copies) if copies else (frozenset[int](),):
         target = draft()
         _write(target, _row_texts(current, mender, drops))

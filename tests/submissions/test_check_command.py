@@ -60,7 +60,7 @@ def test_the_photos_of_a_data_set_tell_ids_and_sizes(file: Any, data: Path) -> N
     ]
     fixed = path.with_name("fixed.json")
     text = check(
-        file([make_row(1, query_bbox=[10, 10, 90, 40]), make_row("2")]),
+        file([make_row(1, query_bbox=[10, 10, 63, 40]), make_row("2")]),
         "--data",
         data,
         "--split",
@@ -69,8 +69,8 @@ def test_the_photos_of_a_data_set_tell_ids_and_sizes(file: Any, data: Path) -> N
         fixed,
     )
     assert text.splitlines() == [
-        "mended: 1 × box clipped to its photo (rows [0])",
         "mended: 1 × whole number that was a text (rows [1])",
+        "mended: 1 × box clipped to its photo (rows [0])",
         f"{fixed}: no errors, no warnings, 2 rows",
     ]
     assert json.loads(fixed.read_text()) == [make_row(1, query_bbox=[10, 10, 60, 40]), make_row(2)]

@@ -10,7 +10,7 @@ import pytest
 from harness.scoring.truth import Gallery, Queries
 from harness.types import Photos
 from submissions.checker import check_submission
-from submissions.conventions import Coordinates
+from submissions.coordinates import Coordinates
 from submissions.photos import KnownPhotos
 from tests.submissions.samples import as_xywh, make_photos, make_rows
 
@@ -85,10 +85,15 @@ def test_how_sure_it_is_without_photos(num_in_x: int, num_in_y: int, num_in_both
     sound = 100 - num_in_x - num_in_y - num_in_both
     rows = [[5, 1, 2, 3]] * num_in_x + [[1, 5, 2, 3]] * num_in_y + [[5, 5, 2, 3]] * num_in_both + [[1, 1, 2, 3]] * sound
     counts = Coordinates()
-    counts.add(np.array(rows, np.float64), None)
+    boxes = np.array(rows, np.float64) * 100
+    counts.add(boxes[np.arange(100) * 37 % 100], None)
     assert counts.are_xywh == certainty
+    if certainty == "surely":  # all in the first rows: a part of the file, and the rest would be spoilt
+        patchy = Coordinates()
+        patchy.add(boxes, None)
+        assert patchy.are_xywh == "perhaps"
     few = Coordinates()
-    few.add(np.array(rows[::3], np.float64), None)
+    few.add(np.array(rows[::3], np.float64) * 100, None)
     assert few.are_xywh == "no"
 
 
