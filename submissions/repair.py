@@ -17,12 +17,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.scoring.rows import Block, ResultRow, blocks
+from harness.scoring.unpacking import unpacked
 from harness.types import InputError, Ints
 from submissions.checker import Examination, examine
 from submissions.conventions import LOOKS_LIKE_OTHER_SPLIT
@@ -69,24 +70,27 @@ class Repaired:
     after: Report
 
 
-def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) -> Repaired:
+def repair_submission(
+    path: Path, out: Path, photos: KnownPhotos | None = None, inputs: Sequence[Path] = ()
+) -> Repaired:
     """Write a mended copy of a result file, whole or not at all.
 
-    A file that needs no mending is copied byte for byte, so mending a mended file changes nothing.
+    A file that needs no mending is copied byte for byte (out of its archive), so mending a mended file changes nothing.
 
     Args:
         path: the file, plain or zipped; it is never written to.
         out: the copy, plain JSON; replaced if it exists. Its folder exists.
         photos: as for `submissions.checker.check_submission`; with sizes, boxes are clipped to their photos.
+        inputs: other files that were read, and folders of them; the copy replaces none of these.
 
     Returns:
         what was changed, and what is still wrong.
 
     Raises:
-        InputError: the file cannot be read to its end, its ids are not those of the photos, the copy would replace it,
-            or the copy has no folder or the name of an archive.
+        InputError: the file cannot be read to its end, its ids are not those of the photos, the copy would replace it
+            or another input, or the copy has no folder or the name of an archive.
     """
-    _refuse_place(path, out)
+    _refuse_place(path, out, inputs)
     drafts: list[Path] = []
 
     def draft() -> Path:
@@ -112,7 +116,9 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
                 current = mended
                 examined = _examine_whole(path, current, photos)
         if current == path:
-            current = Path(shutil.copyfile(path, draft()))
+            current = draft()
+            with unpacked(path) as source, open(current, "wb") as target:
+                shutil.copyfileobj(source, target)
         current.replace(out)
     finally:
         for one in drafts:
@@ -120,9 +126,13 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
     return Repaired(before, tuple(found.values()), replace(examined.report, path=out))
 
 
-def _refuse_place(path: Path, out: Path) -> None:
+def _refuse_place(path: Path, out: Path, inputs: Sequence[Path]) -> None:
     if out.exists() and path.exists() and out.samefile(path):
         raise InputError(f"{out}: is the file to mend; name another for the copy")
+    for one in inputs if out.exists() else ():
+        if one.exists() and (out.samefile(one) or out.resolve().is_relative_to(one.resolve())):
+            what = f"is there already, and lies in {one}" if one.is_dir() else f"is an input as well ({one})"
+            raise InputError(f"{out}: {what}; name another file for the copy")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it, or choose another place for {out.name}")
     if out.suffix.lower() == ".zip":

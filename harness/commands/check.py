@@ -45,8 +45,8 @@ def check(
             _compare(files[0], files[1], as_json=as_json)
         else:
             photos = _known_photos(data, split, query, gallery)
-            is_ok = _check(files[0], photos, as_json) if fix is None else _fix(files[0], fix, photos, as_json)
-            if not is_ok:
+            inputs = [one for one in (data, query, gallery) if one is not None]
+            if not (_check(files[0], photos, as_json) if fix is None else _fix(files[0], fix, photos, inputs, as_json)):
                 raise typer.Exit(1)
     except InputError as error:
         if not as_json:
@@ -67,10 +67,10 @@ def _check(file: Path, photos: Any, as_json: bool) -> bool:
     return report.ok
 
 
-def _fix(file: Path, out: Path, photos: Any, as_json: bool) -> bool:
+def _fix(file: Path, out: Path, photos: Any, inputs: list[Path], as_json: bool) -> bool:
     from submissions.repair import repair_submission
 
-    found = repair_submission(file, writable_file(out), photos)
+    found = repair_submission(file, writable_file(out), photos, inputs)
     if as_json:
         repairs = [{"what": one.what, "num": one.num, "rows": list(one.first_rows)} for one in found.repairs]
         emit({**_as_object(found.after), "written": str(out), "repairs": repairs})

@@ -91,6 +91,22 @@ def test_ground_truth_tells_ids(file: Any) -> None:
     check(path, "--query", query, "--gallery", gallery, "--data", path.parent, status=2)
 
 
+def test_mending_leaves_the_other_inputs_alone(file: Any, data: Path) -> None:
+    box = [1, 1, 9, 9]
+    query = file([{"query_image_id": 1, "bbox": box, "cls": 1, "style": 1, "pair_id": 1}], "query.json")
+    gallery = file([{"gallery_image_id": 100 + n, "bbox": box, "style": 1, "pair_id": 1} for n in range(20)], "g.json")
+    information = data / "retrieval_test_shop_information.json"
+    for out, options in (
+        (query, ["--query", query, "--gallery", gallery]),
+        (gallery, ["--query", query, "--gallery", gallery]),
+        (information, ["--data", data, "--split", "test"]),
+    ):
+        before = out.read_bytes()
+        found = json.loads(check(file([make_row(1)]), *options, "--fix", out, "--json", status=1))
+        assert "name another file for the copy" in found["problems"][0]["what"]
+        assert out.read_bytes() == before
+
+
 def test_mending_says_what_was_done_and_what_is_left(file: Any) -> None:
     path = file([make_row("1"), make_row(2, query_score=float("nan"))])
     fixed = path.with_name("fixed.json")

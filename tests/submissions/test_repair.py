@@ -319,6 +319,31 @@ def test_an_archive_is_mended_into_a_plain_file(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.json").read_text()) == [make_row(1)]
 
 
+def test_an_archive_with_nothing_to_mend_becomes_a_plain_file_too(tmp_path: Path) -> None:
+    """It once was copied as it is, a zip by the name of .json."""
+    text = json.dumps([make_row(1)], indent=1)
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+        archive.writestr("r.json", text)
+    assert repair_submission(tmp_path / "r.zip", tmp_path / "out.json").repairs == ()
+    assert (tmp_path / "out.json").read_text() == text
+
+
+def test_the_copy_replaces_no_other_input(tmp_path: Path) -> None:
+    path, query, data = tmp_path / "r.json", tmp_path / "query.json", tmp_path / "data"
+    data.mkdir()
+    kept = [query, data / "information.json"]
+    for one in (path, *kept):
+        one.write_text(json.dumps([make_row("1")]))
+    (tmp_path / "link.json").symlink_to(query)
+    (tmp_path / "folder").symlink_to(data)
+    for out in (query, tmp_path / "link.json", kept[1], tmp_path / "folder" / "information.json"):
+        with pytest.raises(InputError, match=r"json: is .*name another file for the copy"):
+            repair_submission(path, out, None, [query, data])
+    assert all(json.loads(one.read_text()) == [make_row("1")] for one in kept)
+    repair_submission(path, data / "mended.json", None, [query, data])
+    assert json.loads((data / "mended.json").read_text()) == [make_row(1)]
+
+
 def test_a_file_of_another_split_is_not_held_against_photos_that_are_not_its_own(tmp_path: Path) -> None:
     """Boxes once were clipped to whatever photos had their numbers, and the copy passed."""
 
