@@ -17,6 +17,7 @@ LOOKS_LIKE_FROM_0 = Kind("looks-like-from-0", "warning", "categories look like 0
 LOOKS_LIKE_OTHER_SPLIT = Kind("looks-like-other-split", "error", "ids look like those of another split")
 LOOKS_SORTED_BY_ID = Kind("looks-sorted-by-id", "warning", "gallery lists look sorted by id")
 
+SAME_ENTRY = Kind("same-entry", "warning", "gallery lists name one entry throughout")
 AMBIGUOUS_CORNERS = Kind("ambiguous-corners", "warning", "inverted boxes have more than one reading")
 FAR_OUTSIDE = Kind("far-outside", "warning", "boxes reach far out of their photos")
 
@@ -32,7 +33,7 @@ class Survey:
         self.photos = photos
         self.coordinates = {"query_bbox": Coordinates(), "gallery_bbox": Coordinates()}
         self.num_of_category = np.zeros(len(CATEGORIES) + 2, np.int64)
-        self.num_galleries = self.num_ascending = 0
+        self.num_galleries = self.num_ascending = self.num_uniform = 0
         self._ids: dict[bool, list[Ints]] = {True: [], False: []}
 
     def add_boxes(self, name: str, boxes: Floats, sizes: Floats | None) -> None:
@@ -45,8 +46,10 @@ class Survey:
         within = np.where(outside, len(CATEGORIES) + 1, categories)
         self.num_of_category += np.bincount(within, minlength=len(CATEGORIES) + 2)
 
-    def add_galleries(self, ids_RK: Ints) -> None:
+    def add_galleries(self, ids_RK: Ints, boxes_RK4: Floats) -> None:
         """Gallery lists, best first as far as one knows."""
+        same_photo = (ids_RK == ids_RK[:, :1]).all(axis=1)
+        self.num_uniform += int((boxes_RK4[same_photo] == boxes_RK4[same_photo, :1]).all(axis=(1, 2)).sum())
         self.num_galleries += len(ids_RK)
         ascends = (ids_RK[:, 1:] >= ids_RK[:, :-1]).all(axis=1) & (ids_RK[:, 0] < ids_RK[:, -1])
         self.num_ascending += int(ascends.sum())
@@ -94,6 +97,12 @@ class Survey:
                 LOOKS_SORTED_BY_ID,
                 f"{self.num_ascending:,} of {self.num_galleries:,} gallery lists are sorted by image id; best first "
                 "is due, and a ranking by similarity is hardly ever sorted by id",
+            )
+        if self.num_galleries >= _MIN_ROWS and self.num_uniform > 0.5 * self.num_galleries:
+            yield (
+                SAME_ENTRY,
+                f"{self.num_uniform:,} of {self.num_galleries:,} gallery lists name the same entry {GALLERY_LENGTH} "
+                "times, so every rank but the first is wasted; a short list is filled up with its last entry alone",
             )
         if self.photos is not None:
             yield from self._split_diagnosis(self.photos)

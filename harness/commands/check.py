@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,9 +146,10 @@ def _as_object(report: Any) -> dict[str, Any]:
 def _show_report(report: Any, file: Path) -> None:
     """A line a kind of problem, and the verdict."""
     groups = report.groups
-    show(*(f"{one.kind.severity}: {one.summary()}" for one in groups if not one.num_rows))
+    leading = [*takewhile(lambda one: not one.num_rows, groups)]
+    show(*(f"{one.kind.severity}: {one.summary()}" for one in leading))
     for severity in ("error", "warning"):
-        found = [one for one in groups if one.num_rows and one.kind.severity == severity]
+        found = [one for one in groups[len(leading) :] if one.kind.severity == severity]
         show(*(f"{severity}: {one.summary()}" for one in found[:_MOST_LINES]))
         if len(found) > _MOST_LINES:
             show(f"… and {len(found) - _MOST_LINES:,} more kinds of {severity}s (all of them with --json)")
