@@ -13,10 +13,11 @@ from harness.scoring.rows import Block, ResultRow, blocks, no_garbage_collection
 from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
 from submissions.conventions import Survey
 from submissions.coordinates import MARGIN_PX
-from submissions.entries import NOT_A_CATEGORY, Column, read_entries, shown_box
+from submissions.entries import NOT_A_CATEGORY, Column, read_entries
 from submissions.photos import KnownPhotos
 from submissions.problems import Kind, Report, Tally
 from submissions.repeats import Boxed, report_repeats
+from submissions.values import shown_box
 from submissions.writer import REFUSED_BYTES
 
 NOT_READABLE = Kind("not-readable", "error", "cannot be read")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,9 @@ from harness.scoring.rows import Block, ResultRow
 from harness.types import GALLERY_LENGTH, Floats
 from submissions.conventions import Survey
 from submissions.coordinates import MARGIN_PX, STICKS_OUT_PX
-from submissions.entries import INTEGER_LIMIT, RepeatedFields, is_box, typed_entries
+from submissions.entries import RepeatedFields, typed_entries
 from submissions.photos import KnownPhotos
+from submissions.values import INTEGER_LIMIT, as_number, as_whole, is_box
 
 WHOLE_TEXT = "whole number that was a text"
 WHOLE_FRACTION = "whole number that had a fraction of 0"
@@ -26,8 +25,6 @@ CONVERTED = "box converted from [x, y, width, height]"
 CLIPPED = "box clipped to its photo"
 GIVEN_ONCE = "field given twice with the same value, now once"
 
-_WHOLE = re.compile(r"\d{1,15}", re.ASCII)
-_NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 _DECIMALS = 6
 
 
@@ -146,22 +143,19 @@ class Mender:
 
 
 def _whole(value: Any, changes: list[str]) -> Any:
-    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
-        changes.append(WHOLE_TEXT)
-        return int(value)
-    if type(value) is float and value.is_integer() and abs(value) < INTEGER_LIMIT:
-        changes.append(WHOLE_FRACTION)
-        return int(value)
-    return value
+    whole = as_whole(value)
+    if whole is None:
+        return value
+    changes.append(WHOLE_TEXT if isinstance(value, str) else WHOLE_FRACTION)
+    return whole
 
 
 def _number(value: Any, changes: list[str]) -> Any:
-    if isinstance(value, str) and len(value) < 40 and _NUMBER.fullmatch(value.strip()):
-        number = float(value)
-        if math.isfinite(number):
-            changes.append(NUMBER_TEXT)
-            return number
-    return value
+    number = as_number(value)
+    if number is None:
+        return value
+    changes.append(NUMBER_TEXT)
+    return number
 
 
 def _says_the_same_twice(row: RepeatedFields) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 from harness.scoring.hedging import MANY_CATEGORIES, SAME_BOX_IOU, class_hedging
 from harness.scoring.rows import ResultRow, blocks, objects
 from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
-from submissions.entries import shown_box
 from submissions.problems import Kind, Tally
+from submissions.values import shown_box
 
 COPY = Kind("copy", "error", "is an exact copy of an earlier row")
 REPEAT = Kind("repeat", "error", "has the photo, box and category of an earlier row")

@@ -175,6 +175,7 @@ def _difference_as_object(found: Any) -> dict[str, Any]:
         "files": [str(path) for path in found.paths],
         "num_rows": list(found.num_rows),
         "num_matched": found.num_matched,
+        "hint": found.hint,
         "rounded_to_decimals": found.decimals,
         "only_in_first": alone[0],
         "only_in_second": alone[1],
@@ -202,8 +203,8 @@ def _show_difference(found: Any) -> None:
         show(f"{sign} = {name}: {_rows(num)}")
     rounded = "" if found.decimals is None else f" (rounded to {found.decimals} decimals, as one of them is)"
     show(f"in both: {_rows(found.num_matched)} of the same photo, box and category{rounded}")
-    if found.num_matched < min(found.num_rows) / 10:
-        show("hardly a row of one is in the other: were their boxes found by other detectors?")
+    if found.hint is not None:
+        show(found.hint)
     for sign, num, examples in zip("AB", found.num_alone, found.examples_alone, strict=True):
         if num:
             shown = "; ".join(

@@ -110,6 +110,31 @@ def test_what_has_none_is_left_and_said(mend: Any, change: Any) -> None:
     assert not found.after.ok
 
 
+@pytest.mark.parametrize(
+    ("change", "is_mended"),
+    [
+        ({"query_image_id": "000001"}, True),
+        ({"query_image_id": 7.0}, True),
+        ({"query_image_id": "shirt 7"}, False),
+        ({"query_image_id": 7.5}, False),
+        ({"gallery_image_id": [*range(19), "19"]}, True),
+        ({"query_cls": "3"}, True),
+        ({"query_cls": "14"}, False),
+        ({"query_cls": 3.5}, False),
+        ({"query_score": "0.5"}, True),
+        ({"query_score": "high"}, False),
+        ({"query_bbox": ["1", "2", 3, "4"]}, True),
+        ({"query_bbox": ["1", "2", 3, "x"]}, False),
+        ({"query_bbox": ["1", "2", "3"]}, False),
+    ],
+)
+def test_an_error_says_that_fix_mends_it_where_it_does(mend: Any, change: Any, is_mended: bool) -> None:
+    found, _ = mend([make_row(1, **change)])
+    assert found.after.ok == is_mended
+    assert found.before is not None
+    assert [one.what.endswith("; --fix mends this") for one in found.before.problems] == [is_mended]
+
+
 def test_a_missing_field_is_left_while_the_rest_of_the_row_is_mended(mend: Any) -> None:
     row = make_row("4")
     del row["query_score"]
