@@ -42,25 +42,27 @@ class Coordinates:
 
     def add(self, boxes: Floats, sizes: Floats | None) -> None:
         """Count some boxes: (N, 4), and (N, 2) width and height of their photos, NaN where unknown."""
-        x_inverted, y_inverted = boxes[:, 0] > boxes[:, 2], boxes[:, 1] > boxes[:, 3]
+        x, y, width, height = boxes.T
+        x_inverted, y_inverted = x > width, y > height
         inverted = x_inverted | y_inverted
-        ends, starts = boxes[:, :2] + boxes[:, 2:], boxes[:, :2] - boxes[:, 2:] / 2
         self.num += len(boxes)
         self.num_inverted += int(inverted.sum())
         self.num_in_x += int((x_inverted & ~y_inverted).sum())
         self.num_in_y += int((y_inverted & ~x_inverted).sum())
-        self.num_negative += int((boxes < 0).any(axis=1).sum())
+        self.num_negative += int((np.minimum(np.minimum(x, y), np.minimum(width, height)) < 0).sum())
         self.num_unit += int(((boxes >= 0) & (boxes <= 1)).all(axis=1).sum())
         runs = inverted[: len(boxes) // _RUN * _RUN].reshape(-1, _RUN)
         self.num_runs += len(runs)
         self.num_runs_in_order += int((~runs.any(axis=1)).sum())
+        ends_x, ends_y = x + width, y + height
         # No photo at all holds such a box of x, y, width and height.
-        misfits = (boxes[:, 2:] < 0).any(axis=1) | (ends > _MAX_PHOTO_PX).any(axis=1)
-        self.num_misfits += int((inverted & misfits).sum())
-        centred = (boxes[:, 2:] >= 0).all(axis=1) & (starts >= -STICKS_OUT_PX).all(axis=1)
+        misfits = inverted & ((width < 0) | (height < 0) | (ends_x > _MAX_PHOTO_PX) | (ends_y > _MAX_PHOTO_PX))
+        self.num_misfits += int(misfits.sum())
+        centred = (width >= 0) & (height >= 0) & (2 * (x + STICKS_OUT_PX) >= width)
+        centred &= 2 * (y + STICKS_OUT_PX) >= height
         if sizes is not None:
-            # Not "beyond": comparing with NaN is false, and photos of unknown size exclude nothing.
-            centred &= ~(starts + boxes[:, 2:] > sizes + STICKS_OUT_PX).any(axis=1)
+            # Not "within": comparing with NaN is false, and photos of unknown size exclude nothing.
+            centred &= ~((x + width / 2 > sizes[:, 0] + STICKS_OUT_PX) | (y + height / 2 > sizes[:, 1] + STICKS_OUT_PX))
         self.num_centred += int(centred.sum())
         if sizes is None:
             return
@@ -69,10 +71,10 @@ class Coordinates:
         is_sized = np.isfinite(sizes[:, 0])
         self.num_sized += int(is_sized.sum())
         self.num_xyxy += int((inside & (boxes[:, 2:] <= limits).all(axis=1) & ~inverted).sum())
-        self.num_xywh += int((inside & (ends <= limits).all(axis=1)).sum())
+        self.num_xywh += int((inside & (ends_x <= limits[:, 0]) & (ends_y <= limits[:, 1])).sum())
         far = (boxes < -STICKS_OUT_PX).any(axis=1) | (boxes > np.tile(sizes, 2) + STICKS_OUT_PX).any(axis=1)
         self.num_far_out += int((is_sized & far).sum())
-        too_large = misfits | (ends > sizes + STICKS_OUT_PX).any(axis=1)
+        too_large = misfits | (ends_x > sizes[:, 0] + STICKS_OUT_PX) | (ends_y > sizes[:, 1] + STICKS_OUT_PX)
         self.num_inverted_sized += int((is_sized & inverted).sum())
         self.num_inverted_misfits += int((is_sized & inverted & too_large).sum())
         self.num_ordered += int((is_sized & inverted & ~far).sum())

@@ -154,8 +154,8 @@ def _num_common(one: _Table, other: _Table, corners_of: Callable[[Floats], Float
     if corners_of is not None:
         # Reckoning has rounded anew; the shift keeps halves, which many boxes have, off the edge.
         boxes = np.round(one.boxes + 0.27), np.round(corners_of(other.boxes) + 0.27)
-    found = [numbered(table.box_keys(some)) for table, some in zip((one, other), boxes, strict=True)]
-    return len(np.intersect1d(*found, assume_unique=True))
+    first, second = (numbered(table.box_keys(some)) for table, some in zip((one, other), boxes, strict=True))
+    return len(np.intersect1d(first, second, assume_unique=True))
 
 
 _READINGS: tuple[tuple[str, Callable[[Floats], Floats]], ...] = (
