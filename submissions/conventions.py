@@ -72,6 +72,10 @@ class Survey:
             return "surely" if one.num_inverted >= 0.1 * one.num and not one.num_negative else "perhaps"
         if one.are_xywh == "surely" and other.is_torn:
             return self.are_xywh(next(field for field in self.coordinates if field != name))
+        if one.are_xywh == "surely" and one.num_sized < MIN_SIZED:
+            # A part of the rows in xywh shows in gallery lists alone: boxes of queries may alternate.
+            is_doubtful = other.are_xywh == "perhaps" or (name == "query_bbox" and other.are_xywh == "no")
+            return "perhaps" if is_doubtful else "surely"
         return one.are_xywh
 
     def may_swap(self, name: str) -> bool:

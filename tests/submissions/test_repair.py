@@ -219,6 +219,18 @@ def test_rows_of_xywh_are_not_taken_for_corners_in_the_wrong_order(mend: Any, ph
         assert "100.0% lie in their photos if read as [x, y, width, height]: these rows look like it" in what
 
 
+@pytest.mark.parametrize("fields", ["query_bbox", "query_bbox gallery_bbox"])
+@pytest.mark.parametrize("convert", [as_xywh, _centred])
+def test_every_other_row_in_another_convention_is_left_without_photos(mend: Any, fields: str, convert: Any) -> None:
+    """Converting the field would spoil the rows between."""
+    rows = make_rows(98)
+    for row in rows[::2]:
+        row["query_bbox"] = convert(row["query_bbox"])
+        if "gallery" in fields:
+            row["gallery_bbox"] = [*map(convert, row["gallery_bbox"])]
+    assert mend(rows)[1] == rows
+
+
 @pytest.mark.parametrize("num", [3, 50])
 def test_photos_tell_corners_in_the_wrong_order(mend: Any, num: int) -> None:
     rows = make_rows(99)
