@@ -11,11 +11,13 @@ import numpy as np
 
 from harness.scoring.rows import Block, ResultRow, blocks, no_garbage_collection
 from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
-from submissions.conventions import MARGIN_PX, Survey
-from submissions.entries import NOT_A_CATEGORY, Column, read_entries, shown_box
+from submissions.conventions import Survey
+from submissions.coordinates import MARGIN_PX
+from submissions.entries import NOT_A_CATEGORY, Column, read_entries
 from submissions.photos import KnownPhotos
 from submissions.problems import Kind, Report, Tally
 from submissions.repeats import Boxed, report_repeats
+from submissions.values import shown_box
 from submissions.writer import REFUSED_BYTES
 
 NOT_READABLE = Kind("not-readable", "error", "cannot be read")
@@ -27,7 +29,7 @@ NO_CATEGORY = Kind("no-category", "error", NOT_A_CATEGORY.what)
 WRONG_KIND = Kind("wrong-kind", "error", "is a photo of the other kind")
 FOREIGN_PHOTO = Kind("foreign-photo", "error", "is no photo of the split")
 UNLISTED_PHOTO = Kind("unlisted-photo", "warning", "is no photo of the ground truth, so it counts nothing")
-INVERTED = Kind("inverted-box", "error", "is inverted: x1 > x2 or y1 > y2; boxes here are not [x, y, width, height]")
+INVERTED = Kind("inverted-box", "error", "is inverted: x2 < x1 or y2 < y1, where [x1, y1, x2, y2] is due")
 EMPTY = Kind("empty-box", "warning", "is empty, so it overlaps nothing")
 OUTSIDE = Kind("outside-box", "warning", "reaches out of its photo")
 BESIDE = Kind("beside-box", "error", "lies outside its photo")
@@ -84,12 +86,13 @@ def examine(path: Path, photos: KnownPhotos | None = None) -> Examination:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a challenge result file") from error
     tally, survey, boxed = Tally(), Survey(photos), Boxed()
+    answered: list[Ints] = []
     num_rows = 0
     faults: list[str] = []
     with no_garbage_collection():
         for block in _sound_blocks(path, faults):
             try:
-                _check_block(block, photos, tally, survey, boxed)
+                answered.append(_check_block(block, photos, tally, survey, boxed))
             except RecursionError:
                 last = block.first_row + block.num_rows - 1
                 faults.append(f"among the rows {block.first_row} to {last} is one that is nested too deep")
@@ -102,8 +105,9 @@ def examine(path: Path, photos: KnownPhotos | None = None) -> Examination:
     for kind, what in survey.diagnoses():
         tally.add_whole(kind, what)
     num_hedged, copies = report_repeats(path, boxed, tally)
-    if photos is not None and num_rows and not faults:
-        _check_coverage(boxed.image_ids(), photos, tally)
+    image_ids = np.concatenate([*answered, np.zeros(0, np.int64)])
+    if photos is not None and not faults and len(image_ids) > num_rows / 2:
+        _check_coverage(image_ids, photos, tally)
     if num_bytes >= REFUSED_BYTES:
         what = f"{num_bytes / 1e6:,.0f} MB: the challenge server is reported to have refused files of about "
         tally.add_whole(TOO_LARGE, f"{what}{REFUSED_BYTES / 1e6:.0f} MB; write fewer decimals, or fewer boxes")
@@ -121,7 +125,8 @@ def _sound_blocks(path: Path, faults: list[str]) -> Iterator[Block[ResultRow]]:
 
 def _check_block(
     block: Block[ResultRow], photos: KnownPhotos | None, tally: Tally, survey: Survey, boxed: Boxed
-) -> None:
+) -> Ints:
+    """The photos that its rows answer for, as far as their ids can be read."""
     entries = read_entries(block, tally)
     columns = entries.columns
     for name, consumer in (("query_image_id", True), ("gallery_image_id", False)):
@@ -147,8 +152,10 @@ def _check_block(
     _report(ODD_SCORE, odd, scores, "query_score", tally, lambda value: f"is outside [0, 1]: {value:g}")
     answer_rows, answer_ids, answer_boxes = entries.answers
     _check_answers(answer_rows, answer_ids, answer_boxes, tally)
-    survey.add_galleries(answer_ids)
+    survey.add_galleries(answer_ids, answer_boxes)
     boxed.add(*entries.boxed)
+    image_ids: Ints = columns["query_image_id"].values
+    return image_ids
 
 
 def _check_ids(column: Column, name: str, photos: KnownPhotos | None, tally: Tally, *, consumer: bool) -> None:
@@ -215,7 +222,7 @@ def _check_coverage(image_ids: Ints, photos: KnownPhotos, tally: Tally) -> None:
     missing = np.setdiff1d(photos.asked_ids, image_ids)
     if len(missing):
         what = f"{len(missing):,} of the {len(photos.asked_ids):,} consumer photos have no entry, the first is "
-        tally.add_whole(UNANSWERED, f"{what}{missing[0]}")
+        tally.add_whole(UNANSWERED, f"{what}{missing[0]}", is_last=True)
 
 
 def _report(kind: Kind, wrong: Bools, column: Column, name: str, tally: Tally, what: Any) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 import numpy as np
 
 from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, Ints
+from submissions.coordinates import MIN_SIZED, STICKS_OUT_PX, Certainty, Coordinates
 from submissions.photos import KnownPhotos
 from submissions.problems import Kind
 
@@ -17,68 +17,13 @@ LOOKS_LIKE_FROM_0 = Kind("looks-like-from-0", "warning", "categories look like 0
 LOOKS_LIKE_OTHER_SPLIT = Kind("looks-like-other-split", "error", "ids look like those of another split")
 LOOKS_SORTED_BY_ID = Kind("looks-sorted-by-id", "warning", "gallery lists look sorted by id")
 
-Certainty = Literal["no", "perhaps", "surely"]
+SAME_ENTRY = Kind("same-entry", "warning", "gallery lists name one entry throughout")
+AMBIGUOUS_CORNERS = Kind("ambiguous-corners", "warning", "inverted boxes have more than one reading")
+FAR_OUTSIDE = Kind("far-outside", "warning", "boxes reach far out of their photos")
 
-MARGIN_PX = 1.0
-"""How far a box may reach out of its photo: rounding, and annotators."""
-
-_MIN_BOXES, _MIN_SIZED, _MIN_UNIT, _MIN_ROWS = 50, 20, 10, 5
+_MIN_ROWS = 5
 _SAMPLE = 100_000
-_MIN_SHARE, _MIN_LISTED_SHARE = 0.7, 0.3
-
-
-class Coordinates:
-    """Counts over all boxes of one field.
-
-    Without photos, a file of xywh shows in boxes that are inverted in one axis alone: x > width and y > height come
-    and go apart, while corners given in the wrong order are inverted in both. With photos it shows as such: read as
-    xywh the boxes lie in their photos, read as xyxy many do not.
-    """
-
-    def __init__(self) -> None:
-        self.num = self.num_inverted = self.num_in_x = self.num_in_y = self.num_negative = self.num_unit = 0
-        self.num_sized = self.num_xyxy = self.num_xywh = 0
-
-    def add(self, boxes: Floats, sizes: Floats | None) -> None:
-        """Count some boxes: (N, 4), and (N, 2) width and height of their photos, NaN where unknown."""
-        x_inverted, y_inverted = boxes[:, 0] > boxes[:, 2], boxes[:, 1] > boxes[:, 3]
-        self.num += len(boxes)
-        self.num_inverted += int((x_inverted | y_inverted).sum())
-        self.num_in_x += int((x_inverted & ~y_inverted).sum())
-        self.num_in_y += int((y_inverted & ~x_inverted).sum())
-        self.num_negative += int((boxes < 0).any(axis=1).sum())
-        self.num_unit += int(((boxes >= 0) & (boxes <= 1)).all(axis=1).sum())
-        if sizes is None:
-            return
-        limits = sizes + MARGIN_PX
-        inside = (boxes >= -MARGIN_PX).all(axis=1)
-        self.num_sized += int(np.isfinite(sizes[:, 0]).sum())
-        self.num_xyxy += int((inside & (boxes[:, 2:] <= limits).all(axis=1) & ~x_inverted & ~y_inverted).sum())
-        self.num_xywh += int((inside & (boxes[:, :2] + boxes[:, 2:] <= limits).all(axis=1)).sum())
-
-    @property
-    def are_xywh(self) -> Certainty:
-        """Whether the boxes are [x, y, width, height]."""
-        if self.num_sized >= _MIN_SIZED:
-            if self.num_xyxy > 0.9 * self.num_sized or self.num_xywh < 0.9 * self.num_sized:
-                return "no"
-            return "surely" if self.num_xywh >= 0.99 * self.num_sized else "perhaps"
-        if self.num < _MIN_BOXES or min(self.num_in_x, self.num_in_y) < 0.01 * self.num:
-            return "no"
-        if self.num_inverted < 0.05 * self.num:
-            return "no"
-        apart = min(self.num_in_x, self.num_in_y) >= 0.03 * self.num
-        return "surely" if apart and self.num_inverted >= 0.1 * self.num and not self.num_negative else "perhaps"
-
-    @property
-    def is_torn(self) -> bool:
-        """Whether some boxes are inverted, of too few to tell why."""
-        return self.num_inverted > 0 and self.num < _MIN_BOXES and self.num_sized < _MIN_SIZED
-
-    @property
-    def are_normalised(self) -> bool:
-        """Whether all coordinates lie in [0, 1]."""
-        return self.num >= _MIN_UNIT and self.num_unit == self.num
+_MIN_SHARE, _MIN_LISTED_SHARE, _MIN_FIELD_SHARE = 0.7, 0.3, 0.5
 
 
 class Survey:
@@ -88,7 +33,7 @@ class Survey:
         self.photos = photos
         self.coordinates = {"query_bbox": Coordinates(), "gallery_bbox": Coordinates()}
         self.num_of_category = np.zeros(len(CATEGORIES) + 2, np.int64)
-        self.num_galleries = self.num_ascending = 0
+        self.num_galleries = self.num_ascending = self.num_uniform = 0
         self._ids: dict[bool, list[Ints]] = {True: [], False: []}
 
     def add_boxes(self, name: str, boxes: Floats, sizes: Floats | None) -> None:
@@ -101,8 +46,10 @@ class Survey:
         within = np.where(outside, len(CATEGORIES) + 1, categories)
         self.num_of_category += np.bincount(within, minlength=len(CATEGORIES) + 2)
 
-    def add_galleries(self, ids_RK: Ints) -> None:
+    def add_galleries(self, ids_RK: Ints, boxes_RK4: Floats) -> None:
         """Gallery lists, best first as far as one knows."""
+        same_photo = (ids_RK == ids_RK[:, :1]).all(axis=1)
+        self.num_uniform += int((boxes_RK4[same_photo] == boxes_RK4[same_photo, :1]).all(axis=(1, 2)).sum())
         self.num_galleries += len(ids_RK)
         ascends = (ids_RK[:, 1:] >= ids_RK[:, :-1]).all(axis=1) & (ids_RK[:, 0] < ids_RK[:, -1])
         self.num_ascending += int(ascends.sum())
@@ -125,7 +72,19 @@ class Survey:
             return "surely" if one.num_inverted >= 0.1 * one.num and not one.num_negative else "perhaps"
         if one.are_xywh == "surely" and other.is_torn:
             return self.are_xywh(next(field for field in self.coordinates if field != name))
+        if one.are_xywh == "surely" and one.num_sized < MIN_SIZED:
+            # A part of the rows in xywh shows in gallery lists alone: boxes of queries may alternate.
+            is_doubtful = other.are_xywh == "perhaps" or (name == "query_bbox" and other.are_xywh == "no")
+            return "perhaps" if is_doubtful else "surely"
         return one.are_xywh
+
+    def may_swap(self, name: str) -> bool:
+        """Whether the inverted boxes of a field can be nothing but corners in the wrong order."""
+        return self.are_xywh(name) == "no" and self.coordinates[name].may_swap
+
+    def may_clip(self, name: str) -> bool:
+        """Whether the boxes of a field belong to their photos, so that what sticks out of them a little is rounding."""
+        return self.are_xywh(name) == "no" and not self.coordinates[name].are_far_out
 
     def diagnoses(self) -> Iterator[tuple[Kind, str]]:
         """One sentence for each convention that the file seems to break as a whole."""
@@ -143,6 +102,12 @@ class Survey:
                 f"{self.num_ascending:,} of {self.num_galleries:,} gallery lists are sorted by image id; best first "
                 "is due, and a ranking by similarity is hardly ever sorted by id",
             )
+        if self.num_galleries >= _MIN_ROWS and self.num_uniform > 0.5 * self.num_galleries:
+            yield (
+                SAME_ENTRY,
+                f"{self.num_uniform:,} of {self.num_galleries:,} gallery lists name the same entry {GALLERY_LENGTH} "
+                "times, so every rank but the first is wasted; a short list is filled up with its last entry alone",
+            )
         if self.photos is not None:
             yield from self._split_diagnosis(self.photos)
 
@@ -155,20 +120,17 @@ class Survey:
                     "due: multiply x by the photo's width and y by its height",
                 )
             elif self.are_xywh(name) != "no":
-                is_sure = self.are_xywh(name) == "surely"
-                remedy = "--fix converts them" if is_sure else "--fix leaves them, unless the photos of --data decide"
-                if counts.num_sized >= _MIN_SIZED:
-                    reason = (
-                        f"read so, {counts.num_xywh / counts.num_sized:.1%} lie in their photos, "
-                        f"and {counts.num_xyxy / counts.num_sized:.1%} as [x1, y1, x2, y2]"
+                yield LOOKS_LIKE_XYWH, f"{name}: {counts.as_xywh(self.are_xywh(name))}"
+            else:
+                if counts.num_inverted and not counts.may_swap:
+                    yield AMBIGUOUS_CORNERS, f"{name}: {counts.as_inverted()}"
+                if counts.are_far_out and counts.num_sized >= MIN_SIZED:
+                    yield (
+                        FAR_OUTSIDE,
+                        f"{name}: {counts.num_far_out / counts.num_sized:.1%} of the boxes reach out of their photos "
+                        f"by more than {STICKS_OUT_PX:g} px: resized photos? y1, x1, y2, x2? ids off by one? --fix "
+                        "leaves them",
                     )
-                else:
-                    reason = f"{counts.num_inverted / counts.num:.1%} have x2 < x1 or y2 < y1"
-                yield (
-                    LOOKS_LIKE_XYWH,
-                    f"{name}: the boxes {'' if is_sure else 'may '}look like "
-                    f"[x, y, width, height], but [x1, y1, x2, y2] is due: {reason}; {remedy}",
-                )
 
     def _are_from_0(self) -> bool:
         counts = self.num_of_category
@@ -177,22 +139,36 @@ class Survey:
     def _split_diagnosis(self, photos: KnownPhotos) -> Iterator[tuple[Kind, str]]:
         """Most ids fit no photo: of which split are they?"""
         ids = {consumer: np.concatenate([*kept, np.zeros(0, np.int64)]) for consumer, kept in self._ids.items()}
-        here = _share(photos, ids)
-        if here > (_MIN_SHARE if photos.is_complete else _MIN_LISTED_SHARE):
+        shares = _shares(photos, ids)
+        if not shares:
+            return
+        here = _mean(shares)
+        least = min(shares, key=lambda consumer: shares[consumer])
+        if here > (_MIN_SHARE if photos.is_complete else _MIN_LISTED_SHARE) and shares[least] >= _MIN_FIELD_SHARE:
             return
         what = f"only {here:.1%} of the ids are photos of the right kind in {photos.source}"
+        if shares[least] < _MIN_FIELD_SHARE:
+            field = "query_image_id" if least else "gallery_image_id"
+            what += f" (of {field} {shares[least]:.1%})"
         for name, of in () if photos.other_splits is None else photos.other_splits():
-            there = _share(KnownPhotos.of_split(name, of), ids)
+            there = _mean(_shares(KnownPhotos.of_split(name, of), ids))
             if there > 0.95:
                 yield LOOKS_LIKE_OTHER_SPLIT, f"{what}, but {there:.1%} in the {name} split: --split {name}?"
                 return
+        if photos.are_of(ids[least], consumer=not least).mean() > _MIN_FIELD_SHARE:
+            yield LOOKS_LIKE_OTHER_SPLIT, f"{what}; the ids are those of {'shop' if least else 'consumer'} photos"
+            return
         yield LOOKS_LIKE_OTHER_SPLIT, f"{what}; is the file of another split (train, validation, test)?"
 
 
 _MIN_GALLERIES = 5 * GALLERY_LENGTH
 
 
-def _share(photos: KnownPhotos, ids: Mapping[bool, Ints]) -> float:
-    """The share of consumer and shop ids that are such photos, of both alike."""
-    shares = [photos.are_of(values, consumer=kind).mean() for kind, values in ids.items() if len(values)]
-    return float(np.mean(shares)) if shares else 1.0
+def _shares(photos: KnownPhotos, ids: Mapping[bool, Ints]) -> dict[bool, float]:
+    """The share of consumer and of shop ids that are such photos; without those of which there is none."""
+    return {kind: float(photos.are_of(some, consumer=kind).mean()) for kind, some in ids.items() if len(some)}
+
+
+def _mean(shares: Mapping[bool, float]) -> float:
+    """The share of all ids, consumer and shop alike; 1 if there is none."""
+    return float(np.mean([*shares.values()])) if shares else 1.0

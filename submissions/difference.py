@@ -9,6 +9,7 @@ Legend: R rows, M rows that belong together, K = 20 gallery entries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scoring.rows import ResultRow, blocks, no_garbage_collection
+from harness.scoring.rows import Block, ResultRow, blocks, no_garbage_collection
 from harness.types import GALLERY_LENGTH, Floats, InputError, Ints
-from submissions.entries import Entries, typed_entries
+from submissions.entries import Entries, read_entries, typed_entries
+from submissions.fingerprints import Fingerprints, fingerprints, numbered
+from submissions.problems import Tally
 
 DEPTHS = (1, 5, 10, 20)
 """The k of the shared entries among the first k."""
@@ -29,8 +32,6 @@ RANK_GROUPS = ((1, 1), (2, 5), (6, 10), (11, 20))
 _MOST_EXAMPLES = 10
 _MOST_DECIMALS = 9
 _CHUNK = 4096
-
-Fingerprints = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Difference:
         overlap: for k in `DEPTHS`, the share of the first k entries that both lists have, mean over the matched rows
             (of different entries, where a list repeats some); None without matched rows.
         jaccard: the same as entries of both over entries of either.
+        hint: why hardly a row belongs to one of the other file, as far as one can tell; None if many do.
     """
 
     paths: tuple[Path, Path]
@@ -69,6 +71,7 @@ class Difference:
     example_galleries: list[dict[str, Any]]
     overlap: dict[int, float] | None
     jaccard: dict[int, float] | None
+    hint: str | None
 
     @property
     def is_none(self) -> bool:
@@ -127,7 +130,43 @@ def compare_submissions(first: Path, second: Path) -> Difference:
         ],
         overlap,
         jaccard,
+        _hint(one, other) if len(rows) < min(len(one.keys), len(other.keys)) / 10 else None,
     )
+
+
+def _hint(one: _Table, other: _Table) -> str:
+    """What becomes of the rows if categories are not compared, or boxes are read in another way."""
+    enough = min(len(one.keys), len(other.keys)) / 2
+    if _num_common(one, other) > enough:
+        return "hardly a row of one is in the other, but the boxes are: only the categories (query_cls) differ"
+    for name, corners_of in _READINGS:
+        if max(_num_common(one, other, corners_of), _num_common(other, one, corners_of)) > enough:
+            return (
+                f"hardly a row of one is in the other, but the boxes are the same if one of the files has {name}; "
+                "convert them and compare again"
+            )
+    return "hardly a row of one is in the other: were their boxes found by other detectors?"
+
+
+def _num_common(one: _Table, other: _Table, corners_of: Callable[[Floats], Floats] | None = None) -> int:
+    """How many photos with box both have; if the second file is read in another way, to a pixel."""
+    boxes = one.boxes, other.boxes
+    if corners_of is not None:
+        # Reckoning has rounded anew; the shift keeps halves, which many boxes have, off the edge.
+        boxes = np.round(one.boxes + 0.27), np.round(corners_of(other.boxes) + 0.27)
+    first, second = (numbered(table.box_keys(some)) for table, some in zip((one, other), boxes, strict=True))
+    return len(np.intersect1d(first, second, assume_unique=True))
+
+
+_READINGS: tuple[tuple[str, Callable[[Floats], Floats]], ...] = (
+    ("[x, y, width, height]", lambda boxes: np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)),
+    ("[y1, x1, y2, x2]", lambda boxes: boxes[:, [1, 0, 3, 2]]),
+    ("[x2, y2, x1, y1]", lambda boxes: boxes[:, [2, 3, 0, 1]]),
+    (
+        "[centre x, centre y, width, height]",
+        lambda boxes: np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1),
+    ),
+)
 
 
 class _Table:
@@ -141,14 +180,18 @@ class _Table:
             boxes.append(_rounded(columns["query_bbox"].values, decimals))
             categories.append(columns["query_cls"].values)
             scores.append(columns["query_score"].values)
-            keys.append(_fingerprints(ids[-1], boxes[-1], categories[-1]))
+            keys.append(fingerprints(ids[-1], boxes[-1], categories[-1]))
             answer_boxes = _rounded(columns["gallery_bbox"].values, decimals)
-            answers.append(_fingerprints(columns["gallery_image_id"].values, answer_boxes).reshape(-1, GALLERY_LENGTH))
+            answers.append(fingerprints(columns["gallery_image_id"].values, answer_boxes).reshape(-1, GALLERY_LENGTH))
         self._ids, self._categories = _joined(ids, np.int64), _joined(categories, np.int64)
-        self._boxes = _joined(boxes, np.float64, 4)
+        self.boxes: Floats = _joined(boxes, np.float64, 4)
         self.scores: Floats = _joined(scores, np.float64)
-        self.keys: Fingerprints = _numbered(_joined(keys, np.uint64))
+        self.keys: Fingerprints = numbered(_joined(keys, np.uint64))
         self.answers: Fingerprints = _joined(answers, np.uint64, GALLERY_LENGTH)
+
+    def box_keys(self, boxes: Floats) -> Fingerprints:
+        """(R,) fingerprints of photo and box, the boxes given."""
+        return fingerprints(self._ids, boxes)
 
     def image_id(self, row: int) -> int:
         """The photo of a row."""
@@ -160,7 +203,7 @@ class _Table:
             {
                 "row": row,
                 "query_image_id": int(self._ids[row]),
-                "query_bbox": self._boxes[row].tolist(),
+                "query_bbox": self.boxes[row].tolist(),
                 "query_cls": int(self._categories[row]),
             }
             for row in rows[:_MOST_EXAMPLES].tolist()
@@ -171,13 +214,23 @@ def _entries(path: Path) -> Any:
     for block in blocks(path, ResultRow):
         entries = None if block.rows is None else typed_entries(block.first_row, block.rows)
         if entries is None:
-            last = block.first_row + block.num_rows - 1
             raise InputError(
-                f"{path}: among the rows {block.first_row} to {last} is one that cannot be compared: a field is "
-                f"missing or of another type, or a gallery list has not {GALLERY_LENGTH} entries; "
-                f"`run.py check {path}` names it"
+                f"{path}: {_fault(block)}; such a row cannot be compared (`run.py check {path}` says more)"
             )
         yield entries
+
+
+def _fault(block: Block[ResultRow]) -> str:
+    """The first thing that is wrong in a block, as the checker says it."""
+    tally = Tally()
+    try:
+        read_entries(block, tally)
+        faults = [one for one in tally.report(Path(), None, 0).problems if one.severity == "error"]
+    except RecursionError:
+        faults = []
+    if faults:
+        return f"{faults[0].where}: {faults[0].what}"
+    return f"among the rows {block.first_row} to {block.first_row + block.num_rows - 1} is one that cannot be read"
 
 
 def _decimals(path: Path) -> int:
@@ -185,33 +238,15 @@ def _decimals(path: Path) -> int:
     entries: Entries | None = next(_entries(path), None)
     if entries is None:
         return 0
-    boxes = np.concatenate([entries.columns["query_bbox"].values, entries.columns["gallery_bbox"].values])
+    return _decimals_of(np.concatenate([entries.columns["query_bbox"].values, entries.columns["gallery_bbox"].values]))
+
+
+def _decimals_of(boxes: Floats) -> int:
     return next((n for n in range(_MOST_DECIMALS) if (np.round(boxes, n) == boxes).all()), _MOST_DECIMALS)
 
 
 def _rounded(boxes: Floats, decimals: int | None) -> Floats:
     return boxes if decimals is None else np.round(boxes, decimals)
-
-
-def _fingerprints(image_ids: Ints, boxes: Floats, categories: Ints | None = None) -> Fingerprints:
-    """(N,) a 64-bit number for each, the same for equal values; two others of a million agree once in 40 million."""
-    coordinates = (boxes + 0.0).view(np.uint64)  # -0.0 is 0.0
-    found = image_ids.astype(np.uint64)
-    for column in (*coordinates.T, *(() if categories is None else (categories.astype(np.uint64),))):
-        found = (found ^ (found >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-        found = (found ^ (found >> np.uint64(29)) ^ column) * np.uint64(0xBF58476D1CE4E5B9)
-    return found ^ (found >> np.uint64(32))
-
-
-def _numbered(keys: Fingerprints) -> Fingerprints:
-    """The same, with the first, second … row of equal keys told apart."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(keys) else np.zeros(0, int)
-    number = np.arange(len(keys)) - np.repeat(starts, np.diff(np.append(starts, len(keys))))
-    keys = keys.copy()
-    keys[order] += number.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
-    return keys
 
 
 def _shared(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from harness.scoring.rows import Block, ResultRow
 from harness.types import CATEGORIES, GALLERY_LENGTH, Floats, Ints
 from submissions.problems import FIELDS, Kind, Tally
+from submissions.values import INTEGER_LIMIT, as_number, as_whole, is_box, is_number, shown
 
 NOT_AN_OBJECT = Kind("not-an-object", "error", "expected an object")
 MISSING_FIELD = Kind("missing-field", "error", "is missing")
@@ -28,8 +28,7 @@ NOT_A_SCORE = Kind("not-a-score", "error", "expected a finite number")
 NOT_A_LIST = Kind("not-a-list", "error", f"expected a list of {GALLERY_LENGTH}")
 WRONG_LENGTH = Kind("wrong-length", "error", f"expected {GALLERY_LENGTH} entries")
 
-INTEGER_LIMIT = 1 << 53
-"""Integers from here on are not exact everywhere that reads JSON."""
+MENDS = "; --fix mends this"
 
 _QUOTES_OF_A_ROW = 2 * len(FIELDS)
 
@@ -102,36 +101,6 @@ def walk_rows(block: Block[Any]) -> Iterator[tuple[str, Any]]:
         value, end = decode(text, position)
         yield text[position:end], value
         position = end
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number, and no boolean."""
-    return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < INTEGER_LIMIT)
-
-
-def is_box(value: Any) -> bool:
-    """Whether it is four finite numbers, in whatever order."""
-    return type(value) is list and len(value) == 4 and all(map(is_number, value))
-
-
-def shown(value: Any) -> str:
-    """A value as JSON, shortened."""
-    if isinstance(value, dict):
-        return f"an object with {len(value)} fields"
-    if isinstance(value, str):
-        value = value[:80]
-    if isinstance(value, list) and len(value) > 8:
-        return f"a list of {len(value):,}"
-    try:
-        text = json.dumps(value)
-    except RecursionError:
-        return "a list of lists of lists"
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def shown_box(box: list[float]) -> str:
-    """A box with as many digits as it needs."""
-    return "[" + ", ".join(f"{value:.10g}" for value in box) + "]"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -235,11 +204,12 @@ class _Walk:
 
     def _id(self, value: Any, number: int, name: str, place: int | None = None) -> int:
         """The id; -1 if it is none."""
+        mends = MENDS if as_whole(value) is not None else ""
         if isinstance(value, str):
             what = f"expected an integer, got {shown(value)}: the scorer would silently find nothing under a text"
-            self.tally.add(TEXT_ID, number, name, what, place)
+            self.tally.add(TEXT_ID, number, name, what + mends, place)
         elif type(value) is not int or abs(value) >= INTEGER_LIMIT:
-            self.tally.add(NOT_AN_ID, number, name, f"expected an integer, got {shown(value)}", place)
+            self.tally.add(NOT_AN_ID, number, name, f"expected an integer, got {shown(value)}{mends}", place)
         else:
             self.found[name].append((value, number, place or 0, 0))
             return max(value, -1)
@@ -249,21 +219,24 @@ class _Walk:
         if is_box(value):
             self.found[name].append((value, number, place or 0, image_id))
             return True
-        self.tally.add(NOT_A_BOX, number, name, f"{NOT_A_BOX.what}, got {shown(value)}", place)
+        mends = MENDS if type(value) is list and is_box([_given(as_number(one), one) for one in value]) else ""
+        self.tally.add(NOT_A_BOX, number, name, f"{NOT_A_BOX.what}, got {shown(value)}{mends}", place)
         return False
 
     def _category(self, value: Any, number: int) -> int | None:
         if type(value) is int and abs(value) < INTEGER_LIMIT:
             self.found["query_cls"].append((value, number, 0, 0))
             return value
-        self.tally.add(NOT_A_CATEGORY, number, "query_cls", f"{NOT_A_CATEGORY.what}, got {shown(value)}")
+        mends = MENDS if (as_whole(value) or 0) in range(1, len(CATEGORIES) + 1) else ""
+        self.tally.add(NOT_A_CATEGORY, number, "query_cls", f"{NOT_A_CATEGORY.what}, got {shown(value)}{mends}")
         return None
 
     def _score(self, value: Any, number: int) -> None:
         if is_number(value):
             self.found["query_score"].append((value, number, 0, 0))
         else:
-            self.tally.add(NOT_A_SCORE, number, "query_score", f"expected a finite number, got {shown(value)}")
+            mends = MENDS if as_number(value) is not None else ""
+            self.tally.add(NOT_A_SCORE, number, "query_score", f"expected a finite number, got {shown(value)}{mends}")
 
     def _answers(self, row: dict[str, Any], number: int) -> None:
         lists: list[list[Any]] = []
@@ -289,6 +262,10 @@ class _Walk:
         }
         if lengths == {GALLERY_LENGTH} and len(ids) == len(sound) and all(sound) and min(ids) >= 0:
             self.answers.append((number, ids, boxes))
+
+
+def _given(number: float | None, value: Any) -> Any:
+    return value if number is None else number
 
 
 def _names(names: Any) -> str:

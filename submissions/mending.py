@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from typing import Any
 
 import numpy as np
 
 from harness.scoring.rows import Block, ResultRow
 from harness.types import GALLERY_LENGTH, Floats
-from submissions.conventions import MARGIN_PX, Survey
-from submissions.entries import INTEGER_LIMIT, RepeatedFields, is_box, typed_entries
+from submissions.conventions import Survey
+from submissions.coordinates import MARGIN_PX, STICKS_OUT_PX
+from submissions.entries import RepeatedFields, typed_entries
 from submissions.photos import KnownPhotos
+from submissions.values import INTEGER_LIMIT, as_number, as_whole, is_box
 
 WHOLE_TEXT = "whole number that was a text"
 WHOLE_FRACTION = "whole number that had a fraction of 0"
@@ -25,8 +25,6 @@ CONVERTED = "box converted from [x, y, width, height]"
 CLIPPED = "box clipped to its photo"
 GIVEN_ONCE = "field given twice with the same value, now once"
 
-_WHOLE = re.compile(r"\d{1,15}", re.ASCII)
-_NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 _DECIMALS = 6
 
 
@@ -37,7 +35,11 @@ class Mender:
         changes: for each sort of change the rows in which it was made, once for each time.
     """
 
-    def __init__(self, survey: Survey, photos: KnownPhotos | None) -> None:
+    def __init__(self, survey: Survey, photos: KnownPhotos | None, *, moves_boxes: bool) -> None:
+        """Whether boxes are moved, or values only brought to their types: what boxes mean is told by all of them."""
+        self._moves_boxes = moves_boxes
+        self._may_swap = {name: survey.may_swap(name) for name in survey.coordinates}
+        self._may_clip = {name: survey.may_clip(name) for name in survey.coordinates}
         self._are_xywh = {name: survey.are_xywh(name) for name in survey.coordinates}
         self._are_normalised = {name: counts.are_normalised for name, counts in survey.coordinates.items()}
         self._photos = photos if photos is not None and photos.size_of is not None else None
@@ -48,13 +50,15 @@ class Mender:
         entries = None if block.rows is None else typed_entries(block.first_row, block.rows)
         if entries is None:
             return False
+        if not self._moves_boxes:
+            return True
         for name, certainty in self._are_xywh.items():
             column = entries.columns[name]
             if certainty == "surely":
                 return False
-            if certainty == "no" and (column.values[:, :2] > column.values[:, 2:]).any():
+            if self._may_swap[name] and (column.values[:, :2] > column.values[:, 2:]).any():
                 return False
-            if self._photos is not None and column.image_ids is not None:
+            if self._may_clip[name] and self._photos is not None and column.image_ids is not None:
                 sizes = self._photos.sizes(column.image_ids)
                 if (column.values < -MARGIN_PX).any() or (column.values[:, 2:] > sizes + MARGIN_PX).any():
                     return False
@@ -111,18 +115,18 @@ class Mender:
         if type(box) is not list or len(box) != 4:
             return box
         box = [_number(value, changes) for value in box]
-        if not is_box(box) or self._are_normalised[name] or self._are_xywh[name] == "perhaps":
+        if not self._moves_boxes or not is_box(box) or self._are_normalised[name]:
             return box
         if self._are_xywh[name] == "surely":
             changes.append(CONVERTED)
             return [*box[:2], round(box[0] + box[2], _DECIMALS), round(box[1] + box[3], _DECIMALS)]
-        if box[0] > box[2] or box[1] > box[3]:
+        if self._may_swap[name] and (box[0] > box[2] or box[1] > box[3]):
             changes.append(SWAPPED)
             box = [*map(min, box[:2], box[2:]), *map(max, box[:2], box[2:])]
-        return self._clipped(box, image_id, changes)
+        return self._clipped(box, image_id, changes) if self._may_clip[name] else box
 
     def _clipped(self, box: list[Any], image_id: Any, changes: list[str]) -> list[Any]:
-        """The part of a box in its photo; a box without one stays as it is."""
+        """The part of a box in its photo, if it sticks out of it a little; others stay as they are."""
         if self._photos is None or type(image_id) is not int or not 0 <= image_id < INTEGER_LIMIT:
             return box
         sizes: Floats = self._photos.sizes(np.array([image_id]))
@@ -131,30 +135,27 @@ class Mender:
         width, height = map(int, sizes[0].tolist())
         limits = (width, height, width, height)
         inside = [min(max(value, 0), limit) for value, limit in zip(box, limits, strict=True)]
-        is_outside = any(abs(one - other) > MARGIN_PX for one, other in zip(box, inside, strict=True))
-        if not is_outside or inside[0] >= inside[2] or inside[1] >= inside[3]:
+        farthest = max(abs(one - other) for one, other in zip(box, inside, strict=True))
+        if not MARGIN_PX < farthest <= STICKS_OUT_PX or inside[0] >= inside[2] or inside[1] >= inside[3]:
             return box
         changes.append(CLIPPED)
         return inside
 
 
 def _whole(value: Any, changes: list[str]) -> Any:
-    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
-        changes.append(WHOLE_TEXT)
-        return int(value)
-    if type(value) is float and value.is_integer() and abs(value) < INTEGER_LIMIT:
-        changes.append(WHOLE_FRACTION)
-        return int(value)
-    return value
+    whole = as_whole(value)
+    if whole is None:
+        return value
+    changes.append(WHOLE_TEXT if isinstance(value, str) else WHOLE_FRACTION)
+    return whole
 
 
 def _number(value: Any, changes: list[str]) -> Any:
-    if isinstance(value, str) and len(value) < 40 and _NUMBER.fullmatch(value.strip()):
-        number = float(value)
-        if math.isfinite(number):
-            changes.append(NUMBER_TEXT)
-            return number
-    return value
+    number = as_number(value)
+    if number is None:
+        return value
+    changes.append(NUMBER_TEXT)
+    return number
 
 
 def _says_the_same_twice(row: RepeatedFields) -> bool:

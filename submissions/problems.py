@@ -94,7 +94,8 @@ class Report:
         num_rows: whole entries read from it; None if it is no list of entries.
         num_hedged_boxes: boxes of a photo that are entered under more than one category.
         problems: in the order of the file, at most `MOST_KEPT` of a kind and field; those of the file come last.
-        groups: the same by kind and field with their full numbers; those of the file as a whole first, then errors.
+        groups: the same by kind and field with their full numbers; those of the file as a whole first, then errors,
+            and last what may be the effect of them.
     """
 
     path: Path
@@ -153,11 +154,11 @@ class Tally:
         group.num_rows += int((np.diff(rows, prepend=group.last_row) != 0).sum())
         group.last_row = int(rows[-1])
 
-    def add_whole(self, kind: Kind, what: str) -> None:
-        """A problem of the file as a whole."""
+    def add_whole(self, kind: Kind, what: str, *, is_last: bool = False) -> None:
+        """A problem of the file as a whole; the last of all if it is an effect rather than a cause."""
         group = self._groups.setdefault((kind.name, what), Group(kind, "", 1))
         group.problems.append(Problem("", what, kind.severity, kind.name))
-        group.order.append((_WHOLE_FILE, 0, 0))
+        group.order.append((_WHOLE_FILE + is_last, 0, 0))
 
     def _group(self, kind: Kind, name: str) -> Group:
         return self._groups.setdefault((kind.name, name), Group(kind, name))
@@ -173,7 +174,7 @@ class Tally:
         """What has been collected."""
         groups = sorted(
             self._groups.values(),
-            key=lambda group: (group.order[0][0] != _WHOLE_FILE, group.kind.severity, group.order[0]),
+            key=lambda group: (_rank(group.order[0][0]), group.kind.severity, group.order[0]),
         )
         ordered = sorted(
             (pair for group in groups for pair in zip(group.order, group.problems, strict=True)),
@@ -186,3 +187,8 @@ FIELDS = ("query_image_id", "query_bbox", "query_cls", "query_score", "gallery_i
 """The fields of an entry, all needed."""
 
 _FIELD_ORDER = {name: number for number, name in enumerate(FIELDS)}
+
+
+def _rank(row: int) -> int:
+    """Where a group goes: those of the file as a whole first, then those of rows, then the effects."""
+    return 0 if row == _WHOLE_FILE else 1 if row < _WHOLE_FILE else 2

@@ -2,9 +2,10 @@
 
 Mended are whole numbers written as texts or with a fraction of 0, numbers written as texts, gallery lists longer than
 20 (cut: nobody reads further) or shorter (the last entry is repeated, which can turn no miss into a hit and no hit into
-a miss), corners in the wrong order, boxes that reach out of their photo where its size is known, exact copies of a row,
-a field given twice with the same value, and a file in UTF-16 or with a byte order mark. If the boxes of a field are
-surely [x, y, width, height], they are converted; if they only may be, they are left alone.
+a miss), exact copies of a row, a field given twice with the same value, and a file in UTF-16 or with a byte order mark.
+If the boxes of a field are surely [x, y, width, height], they are converted; if its inverted boxes can be nothing but
+corners in the wrong order, they are put in order; and if they belong to their photos, those that stick out a little are
+clipped. Boxes with two readings are left alone: `submissions.coordinates` decides.
 
 Left alone are missing fields and values, NaN (a score that is not known cannot be guessed, and dropping the row would
 lose a query), boxes beside their photo, normalised coordinates (of corners? of centres?) and categories that begin at 0
@@ -16,15 +17,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.scoring.rows import Block, ResultRow, blocks
-from harness.types import InputError
+from harness.types import InputError, Ints
 from harness.unpacking import unpacked
 from submissions.checker import Examination, examine
+from submissions.conventions import LOOKS_LIKE_OTHER_SPLIT
 from submissions.encoding import as_utf8
 from submissions.entries import walk_rows
 from submissions.mending import Mender
@@ -68,25 +70,27 @@ class Repaired:
     after: Report
 
 
-def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) -> Repaired:
+def repair_submission(
+    path: Path, out: Path, photos: KnownPhotos | None = None, inputs: Sequence[Path] = ()
+) -> Repaired:
     """Write a mended copy of a result file, whole or not at all.
 
-    A file that needs no mending is copied byte for byte (of an archive, the file in it), so mending a mended file
-    changes nothing.
+    A file that needs no mending is copied byte for byte (out of its archive), so mending a mended file changes nothing.
 
     Args:
         path: the file, plain or zipped; it is never written to.
         out: the copy, plain JSON; replaced if it exists. Its folder exists.
         photos: as for `submissions.checker.check_submission`; with sizes, boxes are clipped to their photos.
+        inputs: other files that were read, and folders of them; the copy replaces none of these.
 
     Returns:
         what was changed, and what is still wrong.
 
     Raises:
-        InputError: the file cannot be read to its end, the copy would replace it, or the copy has no folder or the name
-            of an archive.
+        InputError: the file cannot be read to its end, its ids are not those of the photos, the copy would replace it
+            or another input, or the copy has no folder or the name of an archive.
     """
-    _refuse_place(path, out)
+    _refuse_place(path, out, inputs)
     drafts: list[Path] = []
 
     def draft() -> Path:
@@ -100,19 +104,21 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
             found[RECODED] = Repair(RECODED, 1, ())
         examined = _examine_whole(path, current, photos)
         before = None if found else examined.report
-        for _ in range(_MOST_PASSES):
-            try:
-                mended = _mend(current, examined, photos, draft, found)
-            except RecursionError as error:
-                raise InputError(f"{path}: has a row that is nested too deep to be mended") from error
-            if mended is None:
-                break
-            current = mended
-            examined = _examine_whole(path, current, photos)
+        for moves_boxes in (False, True):
+            for _ in range(_MOST_PASSES if moves_boxes or not examined.report.ok else 0):
+                mender = Mender(examined.survey, photos, moves_boxes=moves_boxes)
+                try:
+                    mended = _mend(current, mender, examined.copies if moves_boxes else None, draft, found)
+                except RecursionError as error:
+                    raise InputError(f"{path}: has a row that is nested too deep to be mended") from error
+                if mended is None:
+                    break
+                current = mended
+                examined = _examine_whole(path, current, photos)
         if current == path:
             current = draft()
-            with unpacked(path) as source, open(current, "wb") as copy:
-                shutil.copyfileobj(source, copy)
+            with unpacked(path) as source, open(current, "wb") as target:
+                shutil.copyfileobj(source, target)
         current.replace(out)
     finally:
         for one in drafts:
@@ -120,9 +126,13 @@ def repair_submission(path: Path, out: Path, photos: KnownPhotos | None = None) 
     return Repaired(before, tuple(found.values()), replace(examined.report, path=out))
 
 
-def _refuse_place(path: Path, out: Path) -> None:
+def _refuse_place(path: Path, out: Path, inputs: Sequence[Path]) -> None:
     if out.exists() and path.exists() and out.samefile(path):
         raise InputError(f"{out}: is the file to mend; name another for the copy")
+    for one in inputs if out.exists() else ():
+        if one.exists() and (out.samefile(one) or out.resolve().is_relative_to(one.resolve())):
+            what = f"is there already, and lies in {one}" if one.is_dir() else f"is an input as well ({one})"
+            raise InputError(f"{out}: {what}; name another file for the copy")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it, or choose another place for {out.name}")
     if out.suffix.lower() == ".zip":
@@ -134,19 +144,19 @@ def _examine_whole(path: Path, current: Path, photos: KnownPhotos | None) -> Exa
     if not examined.is_whole:
         fault = next(one.what for one in examined.report.problems if one.kind == "not-readable")
         raise InputError(f"{path}: {fault}; the rest of it is not known, so it cannot be mended")
+    for one in examined.report.problems:
+        if one.kind == LOOKS_LIKE_OTHER_SPLIT.name:
+            raise InputError(
+                f"{path}: {one.what} Nothing was written: held against other photos, boxes would be spoilt"
+            )
     return examined
 
 
 def _mend(
-    current: Path,
-    examined: Examination,
-    photos: KnownPhotos | None,
-    draft: Callable[[], Path],
-    found: dict[str, Repair],
+    current: Path, mender: Mender, copied: Ints | None, draft: Callable[[], Path], found: dict[str, Repair]
 ) -> Path | None:
     """The next draft; None if there is nothing to mend. Copies go last, so that rows keep their numbers until then."""
-    mender = Mender(examined.survey, photos)
-    copies = frozenset(examined.copies.tolist())
+    copies = frozenset[int]() if copied is None else frozenset(copied.tolist())
     for drops in (frozenset[int](), copies) if copies else (frozenset[int](),):
         target = draft()
         _write(target, _row_texts(current, mender, drops))

@@ -7,18 +7,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from harness.scoring.hedging import MANY_CATEGORIES, SAME_BOX_IOU, class_hedging
 from harness.scoring.rows import ResultRow, blocks, objects
 from harness.types import CATEGORIES, Bools, Floats, InputError, Ints
-from submissions.entries import shown_box
 from submissions.problems import Kind, Tally
+from submissions.values import shown_box
 
 COPY = Kind("copy", "error", "is an exact copy of an earlier row")
 REPEAT = Kind("repeat", "error", "has the photo, box and category of an earlier row")
 HEDGING = Kind("class-hedging", "warning", "class hedging: its box stands under several categories")
 MUCH_HEDGING = Kind("much-class-hedging", "warning", "class hedging")
-
-_MANY = len(CATEGORIES) // 2 + 1
-_MUCH = 0.05
+STACKED = Kind("stacked-boxes", "error", "has thousands of boxes on top of each other")
 
 
 class Boxed:
@@ -36,10 +35,6 @@ class Boxed:
         none = np.zeros(0, np.int64)
         rows, image_ids, boxes, categories = zip(*self._parts, (none, none, np.zeros((0, 4)), none), strict=True)
         return np.concatenate(rows), np.concatenate(image_ids), np.concatenate(boxes), np.concatenate(categories)
-
-    def image_ids(self) -> Ints:
-        """The photos of all rows."""
-        return self.columns()[1]
 
 
 def report_repeats(path: Path, boxed: Boxed, tally: Tally) -> tuple[int, Ints]:
@@ -61,6 +56,7 @@ def report_repeats(path: Path, boxed: Boxed, tally: Tally) -> tuple[int, Ints]:
     same_box = (image_ids[1:] == image_ids[:-1]) & (boxes[1:] == boxes[:-1]).all(axis=1)
     same_class = same_box & (categories[1:] == categories[:-1])
     copies = _report_copies(path, rows, same_class, tally)
+    _report_much_hedging(image_ids, boxes, categories, tally)
     return _report_hedging(rows, image_ids, boxes, categories, same_box, tally), copies
 
 
@@ -137,11 +133,21 @@ def _report_hedging(rows: Ints, image_ids: Ints, boxes: Floats, categories: Ints
         )
 
     tally.add_all(HEDGING, first_rows, "", what)
-    num_under_many = int((ends - starts)[num_categories >= _MANY].sum())
-    if num_under_many > _MUCH * len(rows):
+    return len(hedged)
+
+
+def _report_much_hedging(image_ids: Ints, boxes: Floats, categories: Ints, tally: Tally) -> None:
+    """One problem of the file; boxes that were moved a little for each category are one box here."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # boxes of any size are told of elsewhere
+            found = class_hedging(image_ids, boxes, categories)
+    except InputError as error:
+        tally.add_whole(STACKED, str(error))
+        return
+    if found.is_hedged:
         tally.add_whole(
             MUCH_HEDGING,
-            f"class hedging: the boxes of {num_under_many / len(rows):.1%} of the rows stand under at least {_MANY} of "
-            f"the {len(CATEGORIES)} categories; the official rules accept it, leaderboards rank it apart",
+            f"class hedging: the boxes of {found.share:.1%} of the rows stand under at least {MANY_CATEGORIES} of the "
+            f"{len(CATEGORIES)} categories (an IoU of {SAME_BOX_IOU} makes two boxes one); the official rules accept "
+            "it, leaderboards rank it apart",
         )
-    return len(hedged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,8 +46,8 @@ def check(
             _compare(files[0], files[1], as_json=as_json)
         else:
             photos = _known_photos(data, split, query, gallery)
-            is_ok = _check(files[0], photos, as_json) if fix is None else _fix(files[0], fix, photos, as_json)
-            if not is_ok:
+            inputs = [one for one in (data, query, gallery) if one is not None]
+            if not (_check(files[0], photos, as_json) if fix is None else _fix(files[0], fix, photos, inputs, as_json)):
                 raise typer.Exit(1)
     except InputError as error:
         if not as_json:
@@ -67,10 +68,10 @@ def _check(file: Path, photos: Any, as_json: bool) -> bool:
     return report.ok
 
 
-def _fix(file: Path, out: Path, photos: Any, as_json: bool) -> bool:
+def _fix(file: Path, out: Path, photos: Any, inputs: list[Path], as_json: bool) -> bool:
     from submissions.repair import repair_submission
 
-    found = repair_submission(file, writable_file(out), photos)
+    found = repair_submission(file, writable_file(out), photos, inputs)
     if as_json:
         repairs = [{"what": one.what, "num": one.num, "rows": list(one.first_rows)} for one in found.repairs]
         emit({**_as_object(found.after), "written": str(out), "repairs": repairs})
@@ -145,9 +146,10 @@ def _as_object(report: Any) -> dict[str, Any]:
 def _show_report(report: Any, file: Path) -> None:
     """A line a kind of problem, and the verdict."""
     groups = report.groups
-    show(*(f"{one.kind.severity}: {one.summary()}" for one in groups if not one.num_rows))
+    leading = [*takewhile(lambda one: not one.num_rows, groups)]
+    show(*(f"{one.kind.severity}: {one.summary()}" for one in leading))
     for severity in ("error", "warning"):
-        found = [one for one in groups if one.num_rows and one.kind.severity == severity]
+        found = [one for one in groups[len(leading) :] if one.kind.severity == severity]
         show(*(f"{severity}: {one.summary()}" for one in found[:_MOST_LINES]))
         if len(found) > _MOST_LINES:
             show(f"… and {len(found) - _MOST_LINES:,} more kinds of {severity}s (all of them with --json)")
@@ -173,6 +175,7 @@ def _difference_as_object(found: Any) -> dict[str, Any]:
         "files": [str(path) for path in found.paths],
         "num_rows": list(found.num_rows),
         "num_matched": found.num_matched,
+        "hint": found.hint,
         "rounded_to_decimals": found.decimals,
         "only_in_first": alone[0],
         "only_in_second": alone[1],
@@ -200,8 +203,8 @@ def _show_difference(found: Any) -> None:
         show(f"{sign} = {name}: {_rows(num)}")
     rounded = "" if found.decimals is None else f" (rounded to {found.decimals} decimals, as one of them is)"
     show(f"in both: {_rows(found.num_matched)} of the same photo, box and category{rounded}")
-    if found.num_matched < min(found.num_rows) / 10:
-        show("hardly a row of one is in the other: were their boxes found by other detectors?")
+    if found.hint is not None:
+        show(found.hint)
     for sign, num, examples in zip("AB", found.num_alone, found.examples_alone, strict=True):
         if num:
             shown = "; ".join(

@@ -60,7 +60,7 @@ def test_the_photos_of_a_data_set_tell_ids_and_sizes(file: Any, data: Path) -> N
     ]
     fixed = path.with_name("fixed.json")
     text = check(
-        file([make_row(1, query_bbox=[10, 10, 90, 40]), make_row("2")]),
+        file([make_row(1, query_bbox=[10, 10, 63, 40]), make_row("2")]),
         "--data",
         data,
         "--split",
@@ -69,8 +69,8 @@ def test_the_photos_of_a_data_set_tell_ids_and_sizes(file: Any, data: Path) -> N
         fixed,
     )
     assert text.splitlines() == [
-        "mended: 1 × box clipped to its photo (rows [0])",
         "mended: 1 × whole number that was a text (rows [1])",
+        "mended: 1 × box clipped to its photo (rows [0])",
         f"{fixed}: no errors, no warnings, 2 rows",
     ]
     assert json.loads(fixed.read_text()) == [make_row(1, query_bbox=[10, 10, 60, 40]), make_row(2)]
@@ -89,6 +89,22 @@ def test_ground_truth_tells_ids(file: Any) -> None:
     assert "belong together" in CliRunner().invoke(app, ["check", str(path), "--query", str(query)]).output
     check(path, "--query", query, status=2)
     check(path, "--query", query, "--gallery", gallery, "--data", path.parent, status=2)
+
+
+def test_mending_leaves_the_other_inputs_alone(file: Any, data: Path) -> None:
+    box = [1, 1, 9, 9]
+    query = file([{"query_image_id": 1, "bbox": box, "cls": 1, "style": 1, "pair_id": 1}], "query.json")
+    gallery = file([{"gallery_image_id": 100 + n, "bbox": box, "style": 1, "pair_id": 1} for n in range(20)], "g.json")
+    information = data / "retrieval_test_shop_information.json"
+    for out, options in (
+        (query, ["--query", query, "--gallery", gallery]),
+        (gallery, ["--query", query, "--gallery", gallery]),
+        (information, ["--data", data, "--split", "test"]),
+    ):
+        before = out.read_bytes()
+        found = json.loads(check(file([make_row(1)]), *options, "--fix", out, "--json", status=1))
+        assert "name another file for the copy" in found["problems"][0]["what"]
+        assert out.read_bytes() == before
 
 
 def test_mending_says_what_was_done_and_what_is_left(file: Any) -> None:

@@ -14,7 +14,7 @@ from harness.types import InputError
 from submissions.checker import _check_answers, check_submission
 from submissions.photos import KnownPhotos
 from submissions.problems import MOST_KEPT, Problem, Report, Tally
-from tests.submissions.samples import make_photos, make_row
+from tests.submissions.samples import make_photos, make_row, make_rows
 
 
 @pytest.fixture
@@ -173,6 +173,15 @@ def test_consumer_photos_without_an_entry_are_counted(check: Any, split: KnownPh
     assert _warnings(report) == [("", "1 of the 2 consumer photos have no entry, the first is 2")]
 
 
+def test_photos_without_an_entry_are_not_counted_where_rows_cannot_be_read(check: Any, split: KnownPhotos) -> None:
+    """356 of 356 photos once had no entry, because every box was given in another way."""
+    boxless = [make_row(1, query_bbox={"x": 1}), make_row(2, query_bbox=None)]
+    assert "unanswered" not in {one.kind for one in check(boxless, split).problems}
+    assert "unanswered" not in {one.kind for one in check([make_row("1"), make_row("2")], split).problems}
+    groups = check([make_row(1, query_bbox=None), make_row(1, query_score=3)], make_photos(2)).groups
+    assert [one.kind.name for one in groups] == ["not-a-box", "odd-score", "unanswered"]
+
+
 def test_duplicates_are_errors(check: Any) -> None:
     rows = [make_row(1), make_row(2), make_row(1, query_score=0.1), make_row(1), make_row(1, query_score=0.1)]
     report = check([*rows, make_row(1, query_score=float("nan")), make_row(2) | {"query_bbox": [1.5, 2.0, 30, 40.25]}])
@@ -205,6 +214,40 @@ def test_class_hedging_is_marked(check: Any) -> None:
         "class hedging: the boxes of 86.7% of the rows stand under at least 7 of the 13 categories"
     )
     assert what.startswith("class hedging: box [1.5, 2, 30, 40.25] of photo 1 is entered under 13 categories (1, 2,")
+
+
+def test_hedging_with_boxes_that_are_moved_a_little_is_noticed(check: Any) -> None:
+    """No two of these boxes are equal, and only equal ones were counted once."""
+    rows = [
+        {**row, "query_cls": category, "query_bbox": [value + (category % 5) - 2 for value in row["query_bbox"]]}
+        for row in make_rows(20)
+        for category in range(1, 14)
+    ]
+    kinds = {one.kind: one.what for one in check(rows).problems}
+    assert kinds["much-class-hedging"].startswith("class hedging: the boxes of 100.0% of the rows stand under at least")
+    assert "much-class-hedging" not in {one.kind for one in check(rows[::3]).problems}
+
+
+def test_thousands_of_boxes_on_top_of_each_other_are_an_error(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.scoring.hedging.MAX_STACKED", 3)
+    report = check([make_row(1, query_bbox=[10, 10, 300 + n, 400]) for n in range(6)])
+    assert _errors(report) == [
+        (
+            "",
+            "photo 1: has thousands of boxes on top of each other, which no detector finds; keep the best of them",
+        )
+    ]
+
+
+def test_a_gallery_of_one_entry_in_most_rows_is_a_warning(check: Any) -> None:
+    """It once was taken for filling up."""
+    rows = make_rows(9)
+    for row in rows[:5]:
+        row["gallery_image_id"], row["gallery_bbox"] = [7] * 20, [[1, 2, 3, 4]] * 20
+    (found,) = _warnings(check(rows))
+    assert found[1].startswith("5 of 9 gallery lists name the same entry 20 times")
+    rows[4]["gallery_bbox"] = [[1, 2, 3, 4]] * 19 + [[1, 2, 3, 5]]
+    assert "same-entry" not in {one.kind for one in check(rows).problems}
 
 
 def test_the_same_answer_twice_is_a_warning_but_filling_up_is_not(check: Any) -> None:

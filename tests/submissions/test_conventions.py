@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.scoring.truth import Gallery, Queries
 from harness.types import Photos
 from submissions.checker import check_submission
-from submissions.conventions import Coordinates
+from submissions.coordinates import Coordinates
 from submissions.photos import KnownPhotos
 from tests.submissions.samples import as_xywh, make_photos, make_rows
 
@@ -84,10 +85,15 @@ def test_how_sure_it_is_without_photos(num_in_x: int, num_in_y: int, num_in_both
     sound = 100 - num_in_x - num_in_y - num_in_both
     rows = [[5, 1, 2, 3]] * num_in_x + [[1, 5, 2, 3]] * num_in_y + [[5, 5, 2, 3]] * num_in_both + [[1, 1, 2, 3]] * sound
     counts = Coordinates()
-    counts.add(np.array(rows, np.float64), None)
+    boxes = np.array(rows, np.float64) * 100
+    counts.add(boxes[np.arange(100) * 37 % 100], None)
     assert counts.are_xywh == certainty
+    if certainty == "surely":  # all in the first rows: a part of the file, and the rest would be spoilt
+        patchy = Coordinates()
+        patchy.add(boxes, None)
+        assert patchy.are_xywh == "perhaps"
     few = Coordinates()
-    few.add(np.array(rows[::3], np.float64), None)
+    few.add(np.array(rows[::3], np.float64) * 100, None)
     assert few.are_xywh == "no"
 
 
@@ -132,3 +138,23 @@ def test_ids_of_another_split_are_told_with_its_name(diagnoses: Any) -> None:
     strange = [{**row, "gallery_image_id": [n + 90_000 for n in row["gallery_image_id"]]} for row in rows]
     found = diagnoses(strange, make_photos(30, other_splits=other_splits))["looks-like-other-split"]
     assert found.endswith("is the file of another split (train, validation, test)?")
+
+
+def test_one_field_of_ids_that_are_mostly_unknown_is_an_error_with_truth_files_too(diagnoses: Any) -> None:
+    """A gallery of another split once was no error at all, since unlisted photos may be meant."""
+    boxes, ones = np.zeros((20, 4)), np.ones(20, np.int64)
+    queries = Queries(np.arange(1, 21), boxes, ones, ones, ones)
+    gallery = Gallery(np.arange(100, 120), boxes, ones, ones)
+    truth = KnownPhotos.of_truth(queries, gallery)
+    rows = make_rows(20)
+    assert diagnoses(rows, truth) == {}
+    moved = [{**row, "gallery_image_id": [n + 900 for n in row["gallery_image_id"]]} for row in rows]
+    found = diagnoses(moved, truth)["looks-like-other-split"]
+    assert found == (
+        "only 50.0% of the ids are photos of the right kind in the ground truth (of gallery_image_id 0.0%); "
+        "is the file of another split (train, validation, test)?"
+    )
+    consumers = [{**row, "gallery_image_id": [*range(1, 21)]} for row in rows]
+    assert diagnoses(consumers, truth)["looks-like-other-split"].endswith("the ids are those of consumer photos")
+    half = [{**row, "gallery_image_id": [*range(100, 110), *range(1000, 1010)]} for row in rows]
+    assert diagnoses(half, truth) == {}

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,46 @@ def test_empty_files_are_compared(compare: Any) -> None:
     assert compare([], []).is_none
 
 
-@pytest.mark.parametrize("change", [{"query_image_id": "1"}, {"gallery_image_id": [1]}, {"query_image_id": 2**60}])
-def test_rows_that_cannot_be_compared_are_refused(compare: Any, change: Any) -> None:
-    with pytest.raises(InputError, match=r"a\.json: among the rows 0 to 1 is one that cannot be compared"):
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"query_image_id": "1"}, 'query_image_id: expected an integer, got "1"'),
+        ({"gallery_image_id": [1]}, "gallery_image_id: expected 20 entries, got 1"),
+        ({"query_image_id": 2**60}, f"query_image_id: expected an integer, got {2**60}"),
+        ({"query_bbox": [1, 2, 3]}, "query_bbox: expected [x1, y1, x2, y2] in finite pixels, got [1, 2, 3]"),
+    ],
+)
+def test_rows_that_cannot_be_compared_are_refused_by_number_and_field(compare: Any, change: Any, fault: str) -> None:
+    with pytest.raises(InputError, match=r"a\.json: " + re.escape(f"[1].{fault}") + ".*such a row cannot be compared"):
         compare([make_row(1), make_row(2, **change)], [make_row(1)])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (lambda x1, y1, x2, y2: [x1, y1, x2 - x1, y2 - y1], "[x, y, width, height]"),
+        (lambda x1, y1, x2, y2: [y1, x1, y2, x2], "[y1, x1, y2, x2]"),
+        (lambda x1, y1, x2, y2: [x2, y2, x1, y1], "[x2, y2, x1, y1]"),
+        (
+            lambda x1, y1, x2, y2: [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1],
+            "[centre x, centre y, width, height]",
+        ),
+    ],
+)
+def test_boxes_in_another_convention_are_told(compare: Any, spoil: Any, name: str) -> None:
+    """They once were taken for those of other detectors."""
+    rows = make_rows(50)
+    wrong = [{**row, "query_bbox": spoil(*row["query_bbox"]), "query_cls": 1} for row in rows]
+    for files in ((rows, wrong), (wrong, rows)):
+        assert f"the boxes are the same if one of the files has {name}" in str(compare(*files).hint)
+
+
+def test_other_categories_alone_are_told(compare: Any) -> None:
+    rows = make_rows(50)
+    other = [{**row, "query_cls": row["query_cls"] - 1} for row in rows]
+    assert "only the categories" in str(compare(rows, other).hint)
+    assert "other detectors?" in str(compare(rows, make_rows(50, seed=1)).hint)
+    assert compare(rows, rows[:5]).hint is None
 
 
 def _plainly(first: list[Any], second: list[Any]) -> tuple[Any, ...]:

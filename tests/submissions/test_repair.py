@@ -6,12 +6,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.scoring.official import evaluate_files
-from harness.types import InputError
+from harness.types import InputError, Photos
 from submissions.checker import check_submission
 from submissions.photos import KnownPhotos
 from submissions.repair import Repaired, repair_submission
@@ -51,8 +52,8 @@ def _done(found: Repaired) -> list[tuple[str, int, tuple[int, ...]]]:
         ({"query_score": "0.75"}, {"query_score": 0.75}, "number that was a text", 1),
         ({"query_bbox": ["1.5", 2, "3e1", 40.25]}, {"query_bbox": [1.5, 2, 30, 40.25]}, "number that was a text", 2),
         (
-            {"query_bbox": [30, 40.25, 1.5, 2]},
-            {"query_bbox": [1.5, 2, 30, 40.25]},
+            {"query_bbox": [30, 40.25, -1.5, 2]},
+            {"query_bbox": [-1.5, 2, 30, 40.25]},
             "box with its corners put in order",
             1,
         ),
@@ -96,6 +97,7 @@ def test_what_has_one_right_reading_is_mended(mend: Any, change: Any, expected: 
         {"query_cls": 14},
         {"query_bbox": [1, 2, 3]},
         {"query_bbox": [-9, 2, -3, 4]},
+        {"query_bbox": [30, 40.25, 1.5, 2]},
         {"gallery_image_id": []},
         {"gallery_image_id": [*range(19)]},
         {"gallery_bbox": []},
@@ -106,6 +108,31 @@ def test_what_has_none_is_left_and_said(mend: Any, change: Any) -> None:
     found, _ = mend(document)
     assert found.repairs == ()
     assert not found.after.ok
+
+
+@pytest.mark.parametrize(
+    ("change", "is_mended"),
+    [
+        ({"query_image_id": "000001"}, True),
+        ({"query_image_id": 7.0}, True),
+        ({"query_image_id": "shirt 7"}, False),
+        ({"query_image_id": 7.5}, False),
+        ({"gallery_image_id": [*range(19), "19"]}, True),
+        ({"query_cls": "3"}, True),
+        ({"query_cls": "14"}, False),
+        ({"query_cls": 3.5}, False),
+        ({"query_score": "0.5"}, True),
+        ({"query_score": "high"}, False),
+        ({"query_bbox": ["1", "2", 3, "4"]}, True),
+        ({"query_bbox": ["1", "2", 3, "x"]}, False),
+        ({"query_bbox": ["1", "2", "3"]}, False),
+    ],
+)
+def test_an_error_says_that_fix_mends_it_where_it_does(mend: Any, change: Any, is_mended: bool) -> None:
+    found, _ = mend([make_row(1, **change)])
+    assert found.after.ok == is_mended
+    assert found.before is not None
+    assert [one.what.endswith("; --fix mends this") for one in found.before.problems] == [is_mended]
 
 
 def test_a_missing_field_is_left_while_the_rest_of_the_row_is_mended(mend: Any) -> None:
@@ -124,18 +151,105 @@ def test_copies_are_left_out_even_if_mending_made_them_so(mend: Any) -> None:
     assert [one.kind for one in found.after.problems] == ["repeat"]
 
 
-def test_boxes_are_clipped_where_the_photos_are_known(mend: Any) -> None:
-    row = make_row(1, query_bbox=[-5, 10, 120.5, 250], gallery_bbox=[[20, 30, 100.5, 500]] * 20)
-    untouched = [row, make_row(2, query_bbox=[90, 10, 150, 50])]
+def test_boxes_that_stick_out_a_little_are_clipped_where_the_photos_are_known(mend: Any) -> None:
+    row = make_row(1, query_bbox=[-5, 10, 101.5, 202], gallery_bbox=[[20, 30, 102.5, 205]] * 20)
+    untouched = [row, make_row(2, query_bbox=[90, 10, 101, 50])]
     assert mend(untouched)[1] == untouched
     found, mended = mend(untouched, make_photos(2, size=(100, 200)))
     assert mended[0] == {**row, "query_bbox": [0, 10, 100, 200], "gallery_bbox": [[20, 30, 100, 200]] * 20}
-    assert mended[1]["query_bbox"] == [90, 10, 100, 50]
-    assert _done(found) == [("box clipped to its photo", 22, (0, 1))]
-    too_low = [make_row(1, query_bbox=[10, 10, 50, 250], gallery_bbox=[[20, 30, 90, 150]] * 20)]
-    assert mend(too_low, make_photos(1, size=(100, 200)))[1][0]["query_bbox"] == [10, 10, 50, 200]
-    beside = [make_row(1, query_bbox=[100, 10, 150, 50])]
+    assert mended[1] == untouched[1]
+    assert _done(found) == [("box clipped to its photo", 21, (0,))]
+    beside = [make_row(1, query_bbox=[100, 10, 104, 50])]
     assert mend(beside, make_photos(1, size=(100, 200)))[1] == beside
+
+
+def test_boxes_are_not_clipped_where_many_reach_far_out_of_their_photos(mend: Any) -> None:
+    """Resized photos, y before x or ids off by one once were clipped until nothing was left to notice."""
+    rows = make_rows(99)
+    for row in rows[:4]:
+        row["query_bbox"] = [10, 10, 300, 700]
+    rows[9]["query_bbox"] = [10, 10, 300, 604]
+    found, mended = mend(rows, make_photos(99, SIZE))
+    assert _done(found) == [("box clipped to its photo", 1, (9,))]
+    assert mended[:4] == rows[:4]
+    rows[5]["query_bbox"] = rows[6]["query_bbox"] = [10, 10, 300, 606]
+    found, mended = mend(rows, make_photos(99, SIZE))
+    assert mended == rows
+    assert {one.kind: one.what for one in found.after.problems}["far-outside"] == (
+        "query_bbox: 6.1% of the boxes reach out of their photos by more than 5 px: resized photos? y1, x1, y2, x2? "
+        "ids off by one? --fix leaves them"
+    )
+
+
+def _centred(box: list[float]) -> list[float]:
+    x1, y1, x2, y2 = box
+    return [round((x1 + x2) / 2, 2), round((y1 + y2) / 2, 2), round(x2 - x1, 2), round(y2 - y1, 2)]
+
+
+@pytest.mark.parametrize("photos", [None, make_photos(60, SIZE)])
+@pytest.mark.parametrize("num", [60, 30, 6])
+def test_centres_are_not_taken_for_xywh(mend: Any, photos: Any, num: int) -> None:
+    """They once were converted as if they were left upper corners, with a clean bill."""
+    rows = make_rows(60)
+    for row in rows[:num]:
+        row["query_bbox"], row["gallery_bbox"] = _centred(row["query_bbox"]), [*map(_centred, row["gallery_bbox"])]
+    found, mended = mend(rows, photos)
+    assert mended == rows
+    assert not found.after.ok
+    if num == 60:
+        whats = [one.what for one in found.after.problems if one.kind == "looks-like-xywh"]
+        assert len(whats) == 2
+        assert all("or [centre x, centre y, width, height], as which 100.0% are possible" in what for what in whats)
+
+
+@pytest.mark.parametrize("photos", [None, make_photos(99, SIZE)])
+@pytest.mark.parametrize("part", ["1 %", "half", "first entries"])
+def test_rows_of_xywh_are_not_taken_for_corners_in_the_wrong_order(mend: Any, photos: Any, part: str) -> None:
+    rows = make_rows(99)
+    for row in rows[: {"1 %": 1, "half": 50, "first entries": 99}[part]]:
+        if part == "first entries":
+            row["gallery_bbox"][0] = as_xywh(row["gallery_bbox"][0])
+        else:
+            row["gallery_bbox"] = [*map(as_xywh, row["gallery_bbox"])]
+    found, mended = mend(rows, photos)
+    assert mended == rows
+    (what,) = [one.what for one in found.after.problems if one.kind in ("ambiguous-corners", "looks-like-xywh")]
+    if photos is not None and part != "half":
+        assert what.startswith("gallery_bbox: ")
+        assert "100.0% lie in their photos if read as [x, y, width, height]: these rows look like it" in what
+
+
+@pytest.mark.parametrize("fields", ["query_bbox", "query_bbox gallery_bbox"])
+@pytest.mark.parametrize("convert", [as_xywh, _centred])
+def test_every_other_row_in_another_convention_is_left_without_photos(mend: Any, fields: str, convert: Any) -> None:
+    """Converting the field would spoil the rows between."""
+    rows = make_rows(98)
+    for row in rows[::2]:
+        row["query_bbox"] = convert(row["query_bbox"])
+        if "gallery" in fields:
+            row["gallery_bbox"] = [*map(convert, row["gallery_bbox"])]
+    assert mend(rows)[1] == rows
+
+
+@pytest.mark.parametrize("num", [3, 50])
+def test_photos_tell_corners_in_the_wrong_order(mend: Any, num: int) -> None:
+    rows = make_rows(99)
+    wrong = copy.deepcopy(rows)
+    for row in wrong[:num]:
+        row["gallery_bbox"] = [[box[n] for n in (2, 3, 0, 1)] for box in row["gallery_bbox"]]
+    found, mended = mend(wrong, make_photos(99, SIZE))
+    assert mended == rows
+    assert _done(found) == [("box with its corners put in order", 20 * num, tuple(range(min(num, 20))))]
+    found, mended = mend(wrong)
+    assert mended == wrong
+    (what,) = [one.what for one in found.after.problems if one.kind == "ambiguous-corners"]
+    assert "either corners in the wrong order or [x, y, width, height] in these rows; the photo sizes of --data" in what
+
+
+def test_corners_of_a_whole_field_in_the_wrong_order_need_no_photos(mend: Any) -> None:
+    rows = make_rows(60)
+    wrong = [{**row, "query_bbox": [row["query_bbox"][n] for n in (2, 3, 0, 1)]} for row in rows]
+    assert mend(wrong)[1] == rows
 
 
 @pytest.mark.parametrize("photos", [None, make_photos(60, SIZE)])
@@ -157,8 +271,9 @@ def test_boxes_that_only_may_be_xywh_are_left(mend: Any) -> None:
     found, mended = mend(rows)
     assert mended == rows
     assert "may look like" in found.after.problems[-1].what
-    found, mended = mend(rows, make_photos(60, SIZE))  # with the photos it is plain that they are not
-    assert found.after.ok
+    found, mended = mend(rows, make_photos(60, SIZE))  # with the photos it is plain that the field is not
+    assert mended == rows
+    assert "ambiguous-corners" in {one.kind for one in found.after.problems}
 
 
 def test_too_few_boxes_to_tell_are_converted_with_those_of_the_other_field(mend: Any) -> None:
@@ -250,13 +365,53 @@ def test_a_row_that_differs_by_minus_one_and_minus_two_is_no_copy(mend: Any) -> 
     assert [one.kind for one in found.after.problems if one.severity == "error"] == ["repeat"]
 
 
-def test_an_archive_that_needs_no_mending_becomes_a_plain_file_too(tmp_path: Path) -> None:
-    """The archive itself was copied under the name of a JSON file."""
-    text = json.dumps([make_row(1)])
-    with zipfile.ZipFile(tmp_path / "r.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+def test_an_archive_with_nothing_to_mend_becomes_a_plain_file_too(tmp_path: Path) -> None:
+    """It once was copied as it is, a zip by the name of .json."""
+    text = json.dumps([make_row(1)], indent=1)
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
         archive.writestr("r.json", text)
     assert repair_submission(tmp_path / "r.zip", tmp_path / "out.json").repairs == ()
     assert (tmp_path / "out.json").read_text() == text
+
+
+def test_the_copy_replaces_no_other_input(tmp_path: Path) -> None:
+    path, query, data = tmp_path / "r.json", tmp_path / "query.json", tmp_path / "data"
+    data.mkdir()
+    kept = [query, data / "information.json"]
+    for one in (path, *kept):
+        one.write_text(json.dumps([make_row("1")]))
+    (tmp_path / "link.json").symlink_to(query)
+    (tmp_path / "folder").symlink_to(data)
+    for out in (query, tmp_path / "link.json", kept[1], tmp_path / "folder" / "information.json"):
+        with pytest.raises(InputError, match=r"json: is .*name another file for the copy"):
+            repair_submission(path, out, None, [query, data])
+    assert all(json.loads(one.read_text()) == [make_row("1")] for one in kept)
+    repair_submission(path, data / "mended.json", None, [query, data])
+    assert json.loads((data / "mended.json").read_text()) == [make_row(1)]
+
+
+def test_a_file_of_another_split_is_not_held_against_photos_that_are_not_its_own(tmp_path: Path) -> None:
+    """Boxes once were clipped to whatever photos had their numbers, and the copy passed."""
+
+    def other_splits() -> Any:
+        ids = np.array([*range(1, 40), *range(1000, 1020)])
+        yield "test", Photos(ids, ids < 40)
+
+    path, out = tmp_path / "r.json", tmp_path / "out.json"
+    rows = make_rows(30)
+    for number, row in enumerate(rows):
+        row["gallery_image_id"] = [n + 900 for n in row["gallery_image_id"]]
+        row["query_bbox"] = [10, 10, 101, 100] if number else [10, 10, 104, 100]
+    photos = make_photos(30, (100, 150), other_splits=other_splits)
+    path.write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=r"r\.json: only 50\.0%.*--split test\? Nothing was written"):
+        repair_submission(path, out, photos)
+    for row in rows:
+        row["gallery_image_id"] = [str(n) for n in row["gallery_image_id"]]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(InputError, match="--split test"):
+        repair_submission(path, out, photos)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_cannot_be_mended_at_all_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -319,7 +474,7 @@ def test_mending_what_was_mended_changes_nothing(
     for row in rows[1 : 1 + num_sound]:
         for name in xywh.split():
             row[name] = as_xywh(row[name]) if name == "query_bbox" else [as_xywh(box) for box in row[name]]
-    photos = make_photos(3, size)
+    photos = make_photos(60, size)
     first, second, third = (tmp_path / f"{n}.json" for n in range(3))
     first.write_text(json.dumps(rows))
     done = repair_submission(first, second, photos)
@@ -329,7 +484,7 @@ def test_mending_what_was_mended_changes_nothing(
     assert again.after.problems == done.after.problems
     mended = {one.kind for one in done.after.problems}
     assert "copy" not in mended
-    assert "inverted-box" not in mended or "looks-like-xywh" in mended
+    assert "inverted-box" not in mended or mended & {"looks-like-xywh", "ambiguous-corners", "looks-normalised"}
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
@@ -370,10 +525,8 @@ def test_mending_a_sound_file_that_was_spoilt_restores_its_score(
             case 0:
                 row["query_image_id"] = str(row["query_image_id"])
             case 1:
-                row["query_bbox"] = [row["query_bbox"][n] for n in (2, 3, 0, 1)]
-            case 2:
                 row["gallery_image_id"] = [float(one) for one in row["gallery_image_id"]]
-            case 3:
+            case 2:
                 row["gallery_image_id"].append(7)
                 row["gallery_bbox"].append([0, 0, 1, 1])
     spoilt += [
