@@ -64,7 +64,8 @@ def _column(name: str, values: Any, dtype: type, length: int | None, width: int 
         raise ValueError(f"{name}: ids and categories are integers, got {column.dtype}")
     if dtype is np.bool_ and column.size and column.dtype.kind != "b":
         raise ValueError(f"{name}: expected booleans, got {column.dtype}")
-    column = np.array(column, dtype=dtype)
+    if column.flags.writeable or column.base is not None or column.dtype != dtype:  # else nobody can change it
+        column = np.array(column, dtype=dtype)
     if width is not None:
         column = column.reshape(0, width) if column.size == 0 else column
         if column.ndim != 2 or column.shape[1] != width:

@@ -6,8 +6,11 @@ Fusion is done on boxes in units of the photo (``boxes_unit``, 0–1); pixels ar
 
 from __future__ import annotations
 
-import warnings
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from harness.types import Detections, Floats, Ints
 
 ConfidenceType = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
+FusionMethod = Literal["wbf", "nms", "soft_nms", "nmw"]
+
+_BLOCK = 1 << 15
+"""Boxes that are worked on at once: their columns fit a processor's cache, and memory is used again."""
 
 _OUTSIDE_PX = 1.0
 """A box may stick out of its photo by this much (rounding in others' result files) and is cut."""
@@ -25,9 +32,12 @@ class FusionSettings(BaseModel):
     """How boxes are fused.
 
     Attributes:
+        method: ``wbf`` makes one box of those of a group; ``nms``, ``soft_nms`` (Gaussian) and ``nmw`` (non-maximum
+            weighted) are those of ensemble-boxes, photo by photo and a hundred times slower. ``soft_nms`` leaves the
+            scores of the boxes that it keeps as they were, as that package does.
         iou_threshold: boxes of one category with a larger IoU become one.
         skip_threshold: boxes of a lower score are left out.
-        conf_type: how a fused box's score is made, see `weighted_boxes_fusion`.
+        conf_type: how a fused box's score is made, see `weighted_boxes_fusion`; for ``wbf`` alone.
         weights: one a detector, not negative, not all 0; a detector of weight 0 takes no part.
             None weighs all alike.
         max_per_image: most fused boxes a photo; None for no limit.
@@ -35,6 +45,7 @@ class FusionSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    method: FusionMethod = "wbf"
     iou_threshold: float = Field(default=0.55, ge=0, le=1)
     skip_threshold: float = Field(default=0.0, ge=0, le=1)
     conf_type: ConfidenceType = "avg"
@@ -90,36 +101,143 @@ def weighted_boxes_fusion(
     for name, value in (("iou_thr", iou_thr), ("skip_box_thr", skip_box_thr)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: expected a number in [0, 1], got {value}")
-    if weights is not None:
-        _check_weights(np.asarray(weights, np.float64), len(boxes_list))
-    checked = [_checked(m, *lists) for m, lists in enumerate(zip(boxes_list, scores_list, labels_list, strict=True))]
-    return _fused(checked, weights, iou_thr, skip_box_thr, conf_type, allows_overflow)
+    trust = np.ones(len(boxes_list)) if weights is None else np.asarray(weights, np.float64)
+    _check_weights(trust, len(boxes_list))
+    given = [_columns(m, *lists) for m, lists in enumerate(zip(boxes_list, scores_list, labels_list, strict=True))]
+    counts = np.array([len(one[1]) for one in given], np.int64)
+    if counts.sum() == 0:
+        return np.zeros((0, 4)), np.zeros(0), np.zeros(0)
+    boxes, scores, labels = (np.concatenate(columns) for columns in zip(*given, strict=True))
+    _refuse_faults(boxes, scores, labels, counts)
+    pile = _Pile(
+        np.array([0, len(scores)]),
+        boxes,
+        scores,
+        labels.astype(np.int64),
+        np.repeat(np.arange(len(counts)), counts),
+        trust,
+    )
+    groups = pile.fused(iou_thr, skip_box_thr, conf_type, allows_overflow)
+    size = int(groups.counts[0])
+    order = groups.scores[:size].argsort()[::-1]  # what numpy makes of equal scores, as that package does
+    order = order[np.isfinite(groups.boxes[order]).all(axis=1) & np.isfinite(groups.scores[order])]
+    return groups.boxes[order], groups.scores[order], groups.labels[order].astype(np.float64)
 
 
-def _fused(
-    checked: Sequence[tuple[Floats, Floats, Floats]],
-    weights: Sequence[float] | None,
-    iou_thr: float,
-    skip_box_thr: float,
-    conf_type: str,
-    allows_overflow: bool,
-) -> tuple[Floats, Floats, Floats]:
-    from ensemble_boxes import weighted_boxes_fusion as engine
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """What became of a pile: the groups of photo p are the ``counts[p]`` rows from ``starts[p]`` on."""
 
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.filterwarnings("ignore", message="Zero area box skipped")
-        boxes, scores, labels = engine(
-            [one[0] for one in checked],
-            [one[1] for one in checked],
-            [one[2] for one in checked],
-            weights=weights,
-            iou_thr=iou_thr,
-            skip_box_thr=skip_box_thr,
-            conf_type=conf_type,
-            allows_overflow=allows_overflow,
+    boxes: Floats
+    scores: Floats
+    labels: Ints
+    counts: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class _Pile:
+    """The boxes of all detectors, photo after photo, within a photo detector after detector.
+
+    Attributes:
+        starts: (P + 1,) int64, where each photo's rows begin.
+        boxes: (N, 4) float64, units of the photo.
+        scores: (N,) float64.
+        labels: (N,) int64.
+        models: (N,) int64.
+        weights: (M,) float64.
+    """
+
+    starts: Ints
+    boxes: Floats
+    scores: Floats
+    labels: Ints
+    models: Ints
+    weights: Floats
+
+    def fused(self, iou_threshold: float, skip_threshold: float, conf_type: str, overflows: bool) -> _Groups:
+        from harness.detection.wbf import CONF_TYPES, fuse_photos
+
+        size, num_photos = len(self.scores), len(self.starts) - 1
+        groups = _Groups(np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(num_photos, np.int64))
+        is_tied = np.zeros(num_photos, np.bool_)
+        chosen = CONF_TYPES.index(conf_type)
+        fuse_photos(
+            self.starts,
+            self.boxes,
+            self.scores,
+            self.labels,
+            self.models,
+            self.weights,
+            float(iou_threshold),
+            float(skip_threshold),
+            chosen,
+            overflows,
+            groups.boxes,
+            groups.scores,
+            groups.labels,
+            groups.counts,
+            is_tied,
         )
-    sound = np.isfinite(boxes).all(axis=1)
-    return boxes[sound], scores[sound], labels[sound]
+        for photo in np.flatnonzero(is_tied).tolist():
+            self._fuse_tied(photo, float(iou_threshold), skip_threshold, chosen, overflows, groups)
+        return groups
+
+    def suppressed(self, settings: FusionSettings) -> _Groups:
+        """By one of the other methods of ensemble-boxes."""
+        from ensemble_boxes import nms, non_maximum_weighted, soft_nms
+
+        function = {"nms": nms, "soft_nms": soft_nms, "nmw": non_maximum_weighted}[settings.method]
+        weights = None if settings.weights is None else self.weights
+        size = len(self.scores)
+        groups = _Groups(
+            np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(len(self.starts) - 1, int)
+        )
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        # That package prints where it meets a box without area.
+        takes_part = (self.scores >= settings.skip_threshold) & (sides[:, 0] * sides[:, 1] > 0)
+        for photo, (start, end) in enumerate(pairwise(self.starts.tolist())):
+            rows = start + np.flatnonzero(takes_part[start:end])
+            if len(rows) == 0:
+                continue
+            parts = [rows[self.models[rows] == model] for model in range(len(self.weights))]
+            lists = [[column[part] for part in parts] for column in (self.boxes, self.scores, self.labels)]
+            boxes, scores, labels = function(*lists, weights=weights, iou_thr=settings.iou_threshold)
+            found = slice(start, start + len(scores))
+            groups.boxes[found], groups.scores[found], groups.labels[found] = boxes, scores, labels
+            groups.counts[photo] = len(scores)
+        return groups
+
+    def _fuse_tied(
+        self, photo: int, iou_threshold: float, skip_threshold: float, conf_type: int, overflows: bool, groups: _Groups
+    ) -> None:
+        """A photo with equal scores: numpy's sort decides their order, as it does for ensemble-boxes."""
+        from harness.detection.wbf import fuse_ordered
+
+        part = slice(int(self.starts[photo]), int(self.starts[photo + 1]))
+        boxes, labels, models = self.boxes[part], self.labels[part], self.models[part]
+        weighted = self.scores[part] * self.weights[models]
+        sides = boxes[:, 2:] - boxes[:, :2]
+        kept = np.flatnonzero((self.scores[part] >= skip_threshold) & (sides[:, 0] * sides[:, 1] != 0))
+        names, first = np.unique(labels[kept], return_index=True)
+        orders = []
+        for name in names[np.argsort(first)]:
+            rows = kept[labels[kept] == name]
+            orders.append(rows[weighted[rows].argsort()[::-1]])
+        groups.counts[photo] = fuse_ordered(
+            np.concatenate(orders),
+            np.cumsum([0, *map(len, orders)]),
+            boxes,
+            weighted,
+            labels,
+            models,
+            self.weights,
+            iou_threshold,
+            conf_type,
+            overflows,
+            groups.boxes[part],
+            groups.scores[part],
+            groups.labels[part],
+        )
 
 
 def _check_weights(weights: Floats, num_detectors: int) -> None:
@@ -133,7 +251,7 @@ def _check_weights(weights: Floats, num_detectors: int) -> None:
         raise ValueError("weights: at least one must be greater than 0")
 
 
-def _checked(detector: int, boxes: Any, scores: Any, labels: Any) -> tuple[Floats, Floats, Floats]:
+def _columns(detector: int, boxes: Any, scores: Any, labels: Any) -> tuple[Floats, Floats, Floats]:
     where = f"detector {detector}"
     boxes_unit = np.asarray(boxes, np.float64)
     boxes_unit = boxes_unit.reshape(0, 4) if boxes_unit.size == 0 else boxes_unit
@@ -143,32 +261,43 @@ def _checked(detector: int, boxes: Any, scores: Any, labels: Any) -> tuple[Float
     for name, column in columns.items():
         if column.shape != (len(boxes_unit),):
             raise ValueError(f"{where}: expected {len(boxes_unit)} {name}, one a box, got shape {column.shape}")
-    given, names = columns["scores"], columns["labels"]
-    _refuse(where, ~np.isfinite(boxes_unit).all(axis=1), "is not finite", boxes_unit)
-    outside = ((boxes_unit < 0) | (boxes_unit > 1)).any(axis=1)
-    _refuse(where, outside, "is outside [0, 1] (divide pixels by the photo's width and height)", boxes_unit)
-    inverted = (boxes_unit[:, 0] > boxes_unit[:, 2]) | (boxes_unit[:, 1] > boxes_unit[:, 3])
-    _refuse(where, inverted, "is inverted (expected x1 y1 x2 y2)", boxes_unit)
-    _refuse(where, ~((given >= 0) & (given <= 1)), "has a score outside [0, 1]", given)
-    _refuse(where, ~np.isfinite(names) | (names != np.round(names)), "has a label that is no whole number", names)
-    return boxes_unit, given, names
+    return boxes_unit, columns["scores"], columns["labels"]
 
 
-def _refuse(where: str, wrong: Any, what: str, values: Any) -> None:
-    if wrong.any():
-        box = int(np.flatnonzero(wrong)[0])
-        raise ValueError(f"{where}: box {box} {what}: {np.asarray(values[box]).tolist()}")
+_FAULTS = {
+    1: "is not finite",
+    2: "is outside [0, 1] (divide pixels by the photo's width and height)",
+    3: "is inverted (expected x1 y1 x2 y2)",
+    4: "has a score outside [0, 1]",
+    5: "has a label that is no whole number",
+}
+
+
+def _refuse_faults(boxes: Floats, scores: Floats, labels: Floats, counts: Ints) -> None:
+    from harness.detection.wbf import first_fault
+
+    row, fault = first_fault(boxes, scores, labels)
+    if fault:
+        ends = np.cumsum(counts)
+        detector = int(np.searchsorted(ends, row, "right"))
+        value = {4: scores, 5: labels}.get(fault, boxes)[row]
+        box = row - (ends[detector] - counts[detector])
+        raise ValueError(f"detector {detector}: box {box} {_FAULTS[fault]}: {np.asarray(value).tolist()}")
 
 
 def fuse(
-    detections: Sequence[Detections], sizes_wh: Mapping[int, tuple[int, int]], settings: FusionSettings
+    detections: Sequence[Detections],
+    sizes_wh: Mapping[int, tuple[int, int]],
+    settings: FusionSettings,
+    num_threads: int | None = None,
 ) -> Detections:
-    """Fuse the boxes of several detectors, photo by photo.
+    """Make one box set of several detectors' over a whole split; ``wbf`` as `weighted_boxes_fusion` photo by photo.
 
     Args:
         detections: one a detector, in the order of ``settings.weights``.
         sizes_wh: width and height in pixels of every photo that has a box.
         settings: how.
+        num_threads: at least 1; None for all cores that this process may use.
 
     Returns:
         The fused boxes by ascending image id, within a photo by descending score.
@@ -177,61 +306,97 @@ def fuse(
         ValueError: the number of weights is not that of the detectors, a photo's size is missing, or
             a box sticks out of its photo by more than a pixel.
     """
+    from harness.detection.wbf import best_first, gather, to_pixels
+
     weights = np.ones(len(detections)) if settings.weights is None else np.asarray(settings.weights, np.float64)
     _check_weights(weights, len(detections))
-    members = [(m, one) for m, one in enumerate(detections) if weights[m] > 0]
-    used = [float(weights[m]) for m, _ in members]
-    units = [_in_units(m, one, sizes_wh) for m, one in members]
-    orders = [np.argsort(one.image_ids, kind="stable") for _, one in members]
-    image_ids = np.unique(np.concatenate([one.image_ids for _, one in members] or [np.zeros(0, np.int64)]))
-    bounds = [np.searchsorted(one.image_ids[order], [image_ids, image_ids + 1]) for (_, one), order in zip(
-        members, orders, strict=True
-    )]  # fmt: skip
-    parts = []
-    for row, image_id in enumerate(image_ids):
-        given = []
-        for (_, one), unit, order, (first, last) in zip(members, units, orders, bounds, strict=True):
-            rows = order[first[row] : last[row]]
-            given.append((unit[rows], one.scores[rows], one.category_ids[rows].astype(np.float64)))
-        boxes, scores, labels = _fused(
-            given, used, settings.iou_threshold, settings.skip_threshold, settings.conf_type, False
+    members = [m for m, one in enumerate(detections) if weights[m] > 0 and len(one)]
+    if not members:
+        return Detections.concatenate([])
+    image_ids = np.concatenate([detections[m].image_ids for m in members])
+    order = np.argsort(image_ids, kind="stable")  # rows of a photo stay detector after detector
+    ordered = image_ids[order]
+    first_rows = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    photos, starts = ordered[first_rows], np.append(first_rows, len(ordered))
+    counts = np.array([len(detections[m]) for m in members])
+    sizes = _sizes(photos, sizes_wh, [detections[m] for m in members], members)
+    columns = (
+        np.concatenate([detections[m].boxes_xyxy for m in members]),
+        np.concatenate([detections[m].scores for m in members]),
+        np.concatenate([detections[m].category_ids for m in members]),
+        np.repeat((np.cumsum(weights > 0) - 1)[members], counts),
+    )
+    used = weights[weights > 0]
+
+    def fuse_block(first: int, end: int) -> _Groups:
+        rows, places = order[starts[first] : starts[end]], starts[first : end + 1] - starts[first]
+        size = len(rows)
+        pile = _Pile(
+            places, np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64), used
         )
-        parts.append(_in_pixels(int(image_id), boxes, scores, labels, sizes_wh, settings.max_per_image))
-    return Detections.concatenate(parts)
+        here = sizes[first:end]
+        bad = gather(places, rows, *columns, here, _OUTSIDE_PX, pile.boxes, pile.scores, pile.labels, pile.models)
+        if bad >= 0:
+            part = int(np.searchsorted(np.cumsum(counts), rows[bad], "right"))
+            photo = int(np.searchsorted(places, bad, "right")) - 1
+            raise ValueError(
+                f"detector {members[part]}: row {rows[bad] - counts[:part].sum()}, image id {photos[first + photo]}: "
+                f"box {columns[0][rows[bad]].tolist()} sticks out of the photo, which is {here[photo][0]:.0f} x "
+                f"{here[photo][1]:.0f} pixels"
+            )
+        if settings.method == "wbf":
+            groups = pile.fused(settings.iou_threshold, settings.skip_threshold, settings.conf_type, False)
+        else:
+            groups = pile.suppressed(settings)
+        kept, limit = np.empty(size, np.int64), settings.max_per_image or size
+        best_first(places, groups.counts, groups.boxes, groups.scores, groups.labels, limit, kept)
+        ends = np.concatenate([[0], np.cumsum(groups.counts)])
+        fused = _Groups(np.empty((ends[-1], 4)), np.empty(ends[-1]), np.empty(ends[-1], np.int64), groups.counts)
+        to_pixels(
+            places,
+            ends,
+            kept,
+            groups.boxes,
+            groups.scores,
+            groups.labels,
+            here,
+            fused.boxes,
+            fused.scores,
+            fused.labels,
+        )
+        return fused
+
+    bounds = np.append(np.searchsorted(starts[:-1], np.arange(0, len(order), _BLOCK)), len(photos))
+    bounds = bounds[np.concatenate([[True], bounds[1:] > bounds[:-1]])]
+    with ThreadPoolExecutor(num_threads or available_threads()) as pool:  # compiled code does not hold the lock
+        blocks = list(pool.map(fuse_block, bounds[:-1].tolist(), bounds[1:].tolist()))
+    fused = (
+        np.repeat(photos, np.concatenate([block.counts for block in blocks])),
+        np.concatenate([block.boxes for block in blocks]),
+        np.concatenate([block.scores for block in blocks]),
+        np.concatenate([block.labels for block in blocks]),
+    )
+    for column in fused:
+        column.setflags(write=False)  # then it is taken over without a copy
+    return Detections(*fused)
 
 
-def _in_units(detector: int, detections: Detections, sizes_wh: Mapping[int, tuple[int, int]]) -> Floats:
-    present, inverse = np.unique(detections.image_ids, return_inverse=True)
-    missing = [int(image_id) for image_id in present if int(image_id) not in sizes_wh]
+def available_threads() -> int:
+    """The cores that this process may use; fewer where ``OMP_NUM_THREADS`` says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, int(asked))) if asked.isdigit() else cores
+
+
+def _sizes(
+    photos: Ints, sizes_wh: Mapping[int, tuple[int, int]], detections: Sequence[Detections], names: Sequence[int]
+) -> Floats:
+    """(P, 2) float64 width and height of each photo."""
+    missing = [photo for photo in photos.tolist() if photo not in sizes_wh]
     if missing:
+        detector = next(name for name, one in zip(names, detections, strict=True) if missing[0] in one.image_ids)
         raise ValueError(f"sizes_wh: there is no size for image id {missing[0]}, where detector {detector} has a box")
-    sizes = np.array([sizes_wh[int(image_id)] for image_id in present], np.float64).reshape(-1, 2)
-    sides = np.tile(sizes[inverse], 2)
-    boxes = detections.boxes_xyxy
-    sticks_out = ((boxes < -_OUTSIDE_PX) | (boxes > sides + _OUTSIDE_PX)).any(axis=1)
-    if sticks_out.any():
-        row = int(np.flatnonzero(sticks_out)[0])
-        raise ValueError(
-            f"detector {detector}: row {row}, image id {int(detections.image_ids[row])}: box {boxes[row].tolist()} "
-            f"sticks out of the photo, which is {sides[row, 0]:.0f} x {sides[row, 1]:.0f} pixels"
-        )
-    unit: Floats = np.clip(boxes / sides, 0, 1) if len(boxes) else np.zeros((0, 4))
-    return unit
-
-
-def _in_pixels(
-    image_id: int,
-    boxes_unit: Floats,
-    scores: Floats,
-    labels: Floats,
-    sizes_wh: Mapping[int, tuple[int, int]],
-    limit: int | None,
-) -> Detections:
-    width, height = sizes_wh[image_id]
-    order = np.lexsort((*boxes_unit.T[::-1], labels, -scores))[:limit]
-    boxes = np.clip(boxes_unit[order], 0, 1) * np.array([width, height, width, height], np.float64)
-    owner = np.full(len(order), image_id, np.int64)
-    return Detections(owner, boxes, np.clip(scores[order], 0, 1), labels[order].astype(np.int64))
+    return np.array([sizes_wh[photo] for photo in photos.tolist()], np.float64).reshape(-1, 2)
 
 
 def keep_best(detections: Detections, budget: int) -> Detections:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
+from ensemble_boxes import nms, non_maximum_weighted, soft_nms
 from ensemble_boxes import weighted_boxes_fusion as original
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,6 +69,140 @@ def test_same_results_as_ensemble_boxes(seed, num_detectors, most, conf_type, ov
     expected = original(*given_lists, weights=weights, **options)
     for ours, theirs in zip(weighted_boxes_fusion(*given_lists, weights=weights, **options), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def crowded_input(rng, num_detectors):
+    """Boxes on a coarse grid with coarse scores: equal overlaps, equal scores, score 0, no area, one label for many."""
+    lists = []
+    for _ in range(num_detectors):
+        count = int(rng.choice([0, 1, 3, 12, 40, 90]))
+        steps = int(rng.choice([4, 8, 1000]))
+        corners = np.sort(rng.integers(0, steps + 1, (count, 2, 2)), axis=1).reshape(count, 4) / steps
+        levels = int(rng.choice([2, 5, 100, 10**9]))
+        scores = rng.integers(0, levels + 1, count) / levels
+        lists.append((corners, scores, rng.integers(0, int(rng.choice([1, 2, 13])), count)))
+    return tuple(list(part) for part in zip(*lists, strict=True))
+
+
+def by_ensemble_boxes(lists, **options):
+    """What it returns but for groups that it divides by zero."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        boxes, scores, labels = original(*lists, **options)
+    sound = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+    return boxes[sound], scores[sound], labels[sound]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_same_results_as_ensemble_boxes_on_thousands_of_crowded_photos(seed):
+    """2,000 photos; every argument varied. Equal to the last bit, order included."""
+    rng = np.random.default_rng(seed)
+    seen = set()
+    for _ in range(100):
+        num_detectors = int(rng.integers(1, 7))
+        lists = crowded_input(rng, num_detectors)
+        weights = None
+        if rng.random() < 0.6:
+            weights = rng.choice([0.0, 0.5, 1.0, 2.0, 3.7], num_detectors)
+            weights[int(rng.integers(num_detectors))] = 1.5
+        options = {
+            "weights": weights,
+            "iou_thr": float(rng.choice([0, 0.3, 0.5, 0.55, 0.75, 1])),
+            "skip_box_thr": float(rng.choice([0, 0, 0.2, 0.5])),
+            "conf_type": str(rng.choice(CONF_TYPES)),
+            "allows_overflow": bool(rng.random() < 0.5),
+        }
+        expected = by_ensemble_boxes(lists, **options)
+        for ours, theirs in zip(weighted_boxes_fusion(*lists, **options), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=str(options))
+        scores = np.concatenate(lists[1])
+        seen |= {name for name, is_so in {
+            "equal scores": len(np.unique(scores)) < len(scores),
+            "score 0": (scores == 0).any(),
+            "nothing": len(scores) == 0,
+            "many": len(scores) > 200,
+            "overflow": len(expected[1]) > 0 and expected[1].max() > 1,
+            "weight 0": weights is not None and (weights == 0).any(),
+        }.items() if is_so}  # fmt: skip
+    assert seen >= {"equal scores", "score 0", "many", "weight 0"}
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_a_whole_split_is_fused_as_its_photos_one_by_one(num_threads):
+    rng = np.random.default_rng(5)
+    photos = {photo: crowded_input(rng, 3) for photo in (9, 2, 40, 41, 7)}
+    size = (640, 480)
+    settings_ = FusionSettings(iou_threshold=0.5, skip_threshold=0.05, weights=(1, 2, 0.5), conf_type="max")
+    detections = []
+    for detector in range(3):
+        rows = [
+            (photo, *(box * np.tile(size, 2)), score, label + 1)
+            for photo, lists in photos.items()
+            for box, score, label in zip(*(part[detector] for part in lists), strict=True)
+        ]
+        shuffled = sorted(rows, key=lambda row: row[0] % 5)  # a detector's photos may come in any order
+        detections.append(found(*shuffled))
+    fused = fuse(detections, dict.fromkeys(photos, size), settings_, num_threads=num_threads)
+    assert fused.image_ids.tolist() == sorted(fused.image_ids.tolist())
+    for photo, lists in photos.items():
+        boxes, scores, labels = weighted_boxes_fusion(
+            *lists, weights=(1, 2, 0.5), iou_thr=0.5, skip_box_thr=0.05, conf_type="max"
+        )
+        boxes = boxes * np.tile(size, 2)
+        order = np.lexsort((*boxes.T[::-1], labels, -scores))
+        ours = fused.take(fused.image_ids == photo)
+        np.testing.assert_allclose(ours.boxes_xyxy, boxes[order], atol=1e-3)
+        np.testing.assert_allclose(ours.scores, np.minimum(scores[order], 1), atol=1e-12)
+        np.testing.assert_array_equal(ours.category_ids, labels[order] + 1)
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 2.0)])
+@pytest.mark.parametrize(("method", "function"), [("nms", nms), ("soft_nms", soft_nms), ("nmw", non_maximum_weighted)])
+def test_the_other_methods_are_those_of_ensemble_boxes(capsys, method, function, weights):
+    """Boxes without area, a photo where all scores are too low, and one that the second detector finds nothing in."""
+    size = (100, 50)
+    one = found(
+        (1, 10, 10, 50, 40, 0.9, 2), (1, 12, 10, 50, 40, 0.7, 2), (1, 60, 5, 90, 30, 0.5, 3), (1, 7, 7, 7, 20, 0.8, 2),
+        (2, 10, 10, 50, 40, 0.9, 2), (3, 10, 10, 50, 40, 0.01, 2),
+    )  # fmt: skip
+    two = found((1, 11, 10, 52, 41, 0.8, 2), (1, 61, 5, 90, 33, 0.6, 3), (3, 1, 1, 50, 40, 0.02, 2))
+    settings_ = FusionSettings(method=method, iou_threshold=0.5, skip_threshold=0.05, weights=weights)
+    fused = fuse([one, two], dict.fromkeys((1, 2, 3), size), settings_)
+    assert set(fused.image_ids.tolist()) == {1, 2}
+    for photo in (1, 2):
+        lists = [[], [], []]
+        for part in (one, two):
+            kept = part.take((part.image_ids == photo) & (part.scores >= 0.05) & (part.boxes_xyxy[:, 0] != 7))
+            for column, values in zip(
+                lists, (kept.boxes_xyxy / np.tile(size, 2), kept.scores, kept.category_ids), strict=True
+            ):
+                column.append(values)
+        boxes, scores, labels = function(*lists, iou_thr=0.5, weights=weights)
+        order = np.argsort(-scores)
+        ours = fused.take(fused.image_ids == photo)
+        np.testing.assert_allclose(ours.boxes_xyxy, boxes[order] * np.tile(size, 2), atol=1e-4)
+        np.testing.assert_allclose(ours.scores, scores[order])
+        np.testing.assert_array_equal(ours.category_ids, labels[order])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_boxes_and_no_faster():
+    """A label that all boxes share is where a table of all pairs would grow with the square."""
+    rng = np.random.default_rng(0)
+    peaks = []
+    for num_photos in (100, 400):
+        count = num_photos * 500
+        corner = rng.uniform(0, 300, (count, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(10, 200, (count, 2))], axis=1)
+        one = Detections(np.repeat(np.arange(num_photos), 500), boxes, rng.random(count), np.ones(count, int))
+        sizes = dict.fromkeys(range(num_photos), (500, 500))
+        fuse([one], sizes, FusionSettings(), num_threads=2)
+        tracemalloc.start()
+        fuse([one], sizes, FusionSettings(), num_threads=2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 4.2 * peaks[0]
 
 
 def test_nothing_in_nothing_out():

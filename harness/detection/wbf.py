@@ -1,0 +1,446 @@
+"""The arithmetic of weighted boxes fusion, compiled: one photo after another, each in time of boxes times groups.
+
+It follows ensemble-boxes 1.0.9 to the last bit that matters: that package keeps the running sums of a group in single
+precision and everything else in double, compares a box with the groups of its label in the order in which they were
+opened, and lets the first of equal overlaps win. Only the order of boxes of *equal* score cannot be had from here:
+it is whatever numpy's sort leaves, which differs between processors. Photos with such boxes are reported back, and
+come again with their order given.
+
+Legend: N boxes of all detectors, P photos, M detectors, G groups.
+
+Source: R. Solovyev, W. Wang, T. Gabruseva 2021, "Weighted boxes fusion"; the arithmetic of ensemble-boxes 1.0.9.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from harness.types import Bools, Floats, Ints
+
+CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
+"""In the order of the numbers that `fuse_photos` takes."""
+
+_AVG, _MAX, _BOX_AND_MODEL, _ABSENT_MODEL = range(4)
+
+_COLUMNS = 14
+_RUN = 32
+"""Boxes up to which insertion sorts faster than merging."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def fuse_photos(
+    starts: Ints,
+    boxes: Floats,
+    scores: Floats,
+    labels: Ints,
+    models: Ints,
+    weights: Floats,
+    iou_threshold: float,
+    skip_threshold: float,
+    conf_type: int,
+    overflows: bool,
+    out_boxes: Floats,
+    out_scores: Floats,
+    out_labels: Ints,
+    out_counts: Ints,
+    is_tied: Bools,
+) -> None:
+    """Fuse the boxes of each photo by itself.
+
+    Args:
+        starts: (P + 1,) int64, photo p has the rows ``starts[p]`` to ``starts[p + 1]``: first those of the first
+            detector in their order, then those of the next.
+        boxes: (N, 4) float64, units of the photo, within [0, 1], x1 <= x2 and y1 <= y2.
+        scores: (N,) float64 in [0, 1], unweighted.
+        labels: (N,) int64.
+        models: (N,) int64, the detector of each row, 0 … M - 1.
+        weights: (M,) float64.
+        iou_threshold: boxes of one label with a larger IoU become one.
+        skip_threshold: boxes of a lower score are left out.
+        conf_type: place in `CONF_TYPES`.
+        overflows: with ``avg``, whether scores may grow above 1.
+        out_boxes: (N, 4) float64, is filled: the groups of photo p from row ``starts[p]`` on, labels in the order of
+            their first box, groups in the order in which they were opened.
+        out_scores: (N,) float64, is filled likewise.
+        out_labels: (N,) int64, is filled likewise.
+        out_counts: (P,) int64, is filled: groups of each photo.
+        is_tied: (P,) bool, is filled: the photo has two boxes of one label and equal score, and was left out.
+    """
+    longest = 1
+    for photo in range(len(starts) - 1):
+        longest = max(longest, starts[photo + 1] - starts[photo])
+    rows = np.empty(longest, np.int64)
+    space = np.empty(longest, np.int64)
+    weighted = np.empty(longest, np.float64)
+    is_done = np.empty(longest, np.bool_)
+    groups = np.empty((_COLUMNS, longest), np.float64)
+    has_model = np.empty((longest, len(weights)), np.bool_)
+    for photo in range(len(starts) - 1):
+        start, end = starts[photo], starts[photo + 1]
+        out_counts[photo] = 0
+        is_tied[photo] = False
+        for place in range(end - start):
+            row = start + place
+            area = (boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1])
+            is_done[place] = scores[row] < skip_threshold or area == 0.0
+            weighted[place] = scores[row] * weights[models[row]]
+        first_group = start
+        for place in range(end - start):
+            if is_done[place]:
+                continue
+            label = labels[start + place]
+            count = 0
+            for other in range(place, end - start):
+                if labels[start + other] == label and not is_done[other]:
+                    is_done[other] = True
+                    rows[count] = other
+                    count += 1
+            if _sort(rows, weighted, count, space):
+                is_tied[photo] = True
+                break
+            first_group = _fuse_label(
+                start, rows, count, weighted, boxes, models, weights, iou_threshold, conf_type, overflows,
+                groups, has_model, first_group, label, out_boxes, out_scores, out_labels,
+            )  # fmt: skip
+        if not is_tied[photo]:
+            out_counts[photo] = first_group - start
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def fuse_ordered(
+    rows: Ints,
+    bounds: Ints,
+    boxes: Floats,
+    weighted: Floats,
+    labels: Ints,
+    models: Ints,
+    weights: Floats,
+    iou_threshold: float,
+    conf_type: int,
+    overflows: bool,
+    out_boxes: Floats,
+    out_scores: Floats,
+    out_labels: Ints,
+) -> int:
+    """Fuse one photo whose boxes are in order already.
+
+    Args:
+        rows: (K,) int64, rows of the boxes that take part, label after label, each by descending weighted score.
+        bounds: (L + 1,) int64, label l has ``rows[bounds[l]:bounds[l + 1]]``.
+        boxes: (N, 4) float64, as for `fuse_photos`, and so are those that follow.
+        weighted: (N,) float64, scores times the weight of the detector.
+        labels: (N,) int64.
+        models: (N,) int64.
+        weights: (M,) float64.
+        iou_threshold: in [0, 1].
+        conf_type: place in `CONF_TYPES`.
+        overflows: with ``avg``, whether scores may grow above 1.
+        out_boxes: (K, 4) float64, is filled from the first row on.
+        out_scores: (K,) float64, is filled.
+        out_labels: (K,) int64, is filled.
+
+    Returns:
+        The number of groups.
+    """
+    groups = np.empty((_COLUMNS, len(rows)), np.float64)
+    has_model = np.empty((len(rows), len(weights)), np.bool_)
+    first_group = 0
+    for number in range(len(bounds) - 1):
+        part = rows[bounds[number] : bounds[number + 1]]
+        first_group = _fuse_label(
+            0, part, len(part), weighted, boxes, models, weights, iou_threshold, conf_type, overflows,
+            groups, has_model, first_group, labels[part[0]], out_boxes, out_scores, out_labels,
+        )  # fmt: skip
+    return first_group
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _sort(rows: Ints, keys: Floats, count: int, space: Ints) -> bool:
+    """Put the first ``count`` rows in descending order of their keys, equal ones as they were; True if any are."""
+    for low in range(0, count, _RUN):
+        for place in range(low + 1, min(low + _RUN, count)):
+            row, left = rows[place], place
+            key = keys[row]
+            while left > low and keys[rows[left - 1]] < key:
+                rows[left] = rows[left - 1]
+                left -= 1
+            rows[left] = row
+    source, target = rows, space
+    width = _RUN
+    while width < count:
+        for low in range(0, count, 2 * width):
+            middle, high = min(low + width, count), min(low + 2 * width, count)
+            left, right = low, middle
+            for place in range(low, high):
+                if left < middle and (right >= high or keys[source[left]] >= keys[source[right]]):
+                    target[place] = source[left]
+                    left += 1
+                else:
+                    target[place] = source[right]
+                    right += 1
+        source, target = target, source
+        width *= 2
+    tied = False
+    for place in range(count):
+        rows[place] = source[place]
+        if place > 0:
+            tied |= keys[source[place]] == keys[source[place - 1]]
+    return tied
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _fuse_label(
+    start: int,
+    rows: Ints,
+    count: int,
+    weighted: Floats,
+    boxes: Floats,
+    models: Ints,
+    weights: Floats,
+    iou_threshold: float,
+    conf_type: int,
+    overflows: bool,
+    groups: Floats,
+    has_model: Bools,
+    first_group: int,
+    label: int,
+    out_boxes: Floats,
+    out_scores: Floats,
+    out_labels: Ints,
+) -> int:
+    """Group the boxes of one label, write the groups from ``first_group`` on, and return where they end.
+
+    The rows of ``groups`` are, for each group, its box, the area of that, the sums of weighted coordinates (single
+    precision), of weighted scores and of weights, the largest weighted score, the number of boxes, and the overlap with
+    the box at hand.
+    """
+    gx1, gy1, gx2, gy2, areas = groups[0], groups[1], groups[2], groups[3], groups[4]
+    sum_x1, sum_y1, sum_x2, sum_y2 = groups[5], groups[6], groups[7], groups[8]
+    confidences, trusts, largest, sizes = groups[9], groups[10], groups[11], groups[12]
+    ious = groups[13]
+    num_groups = 0
+    is_void = False
+    for number in range(count):
+        place = rows[number]
+        row = start + place
+        x1, y1, x2, y2 = boxes[row, 0], boxes[row, 1], boxes[row, 2], boxes[row, 3]
+        area = (x2 - x1) * (y2 - y1)
+        # Without a branch, and apart from the choice: so the compiler takes several groups at once.
+        for group in range(num_groups):
+            left = gx1[group] if gx1[group] > x1 else x1
+            top = gy1[group] if gy1[group] > y1 else y1
+            right = gx2[group] if gx2[group] < x2 else x2
+            bottom = gy2[group] if gy2[group] < y2 else y2
+            width, height = right - left, bottom - top
+            shared = (width if width > 0.0 else 0.0) * (height if height > 0.0 else 0.0)
+            ious[group] = shared / (areas[group] + area - shared)
+        best, best_iou = -1, iou_threshold
+        for group in range(num_groups):
+            if ious[group] > best_iou:
+                best, best_iou = group, ious[group]
+        if is_void:
+            for group in range(num_groups):
+                if ious[group] != ious[group]:  # what is no number wins every comparison
+                    best = group
+                    break
+        score, model = weighted[place], models[row]
+        if best < 0:
+            best = num_groups
+            num_groups += 1
+            gx1[best], gy1[best], gx2[best], gy2[best], areas[best] = x1, y1, x2, y2, area
+            sum_x1[best], sum_y1[best] = np.float32(score * x1), np.float32(score * y1)
+            sum_x2[best], sum_y2[best] = np.float32(score * x2), np.float32(score * y2)
+            confidences[best], trusts[best], largest[best], sizes[best] = score, weights[model], score, 1
+            for other in range(len(weights)):
+                has_model[best, other] = other == model
+            continue
+        sum_x1[best], sum_y1[best] = np.float32(sum_x1[best] + score * x1), np.float32(sum_y1[best] + score * y1)
+        sum_x2[best], sum_y2[best] = np.float32(sum_x2[best] + score * x2), np.float32(sum_y2[best] + score * y2)
+        confidences[best] += score
+        trusts[best] += weights[model]
+        sizes[best] += 1
+        has_model[best, model] = True
+        conf = confidences[best]
+        gx1[best], gy1[best] = np.float32(sum_x1[best] / conf), np.float32(sum_y1[best] / conf)
+        gx2[best], gy2[best] = np.float32(sum_x2[best] / conf), np.float32(sum_y2[best] / conf)
+        areas[best] = (gx2[best] - gx1[best]) * (gy2[best] - gy1[best])
+        is_void |= conf == 0.0  # two boxes of score 0 have no mean
+    total, heaviest = weights.sum(), weights.max()
+    for group in range(num_groups):
+        size, trust = sizes[group], trusts[group]
+        score = largest[group] if conf_type == _MAX else confidences[group] / size
+        if size > 1:
+            score, trust = np.float64(np.float32(score)), np.float64(np.float32(trust))
+        if conf_type == _MAX:
+            score = score / heaviest
+        elif conf_type == _AVG:
+            score = score * (size if overflows else min(len(weights), size)) / total
+        else:
+            present = 0.0
+            absent = 0.0
+            for model in range(len(weights)):
+                if has_model[group, model]:
+                    present += weights[model]
+                else:
+                    absent += weights[model]
+            if conf_type == _BOX_AND_MODEL:
+                score = score * size / trust * present / total
+            else:
+                score = score * size / (trust + absent)
+        where = first_group + group
+        out_boxes[where, 0], out_boxes[where, 1] = gx1[group], gy1[group]
+        out_boxes[where, 2], out_boxes[where, 3] = gx2[group], gy2[group]
+        out_scores[where] = score
+        out_labels[where] = label
+    return first_group + num_groups
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def gather(
+    starts: Ints,
+    rows: Ints,
+    boxes_xyxy: Floats,
+    scores: Floats,
+    labels: Ints,
+    models: Ints,
+    sizes_wh: Floats,
+    tolerance_px: float,
+    out_boxes: Floats,
+    out_scores: Floats,
+    out_labels: Ints,
+    out_models: Ints,
+) -> int:
+    """Bring boxes into the order of their photos and into units of these; what sticks out a little is cut.
+
+    Args:
+        starts: (P + 1,) int64, photo p has the places ``starts[p]`` to ``starts[p + 1]``.
+        rows: (N,) int64, the row of the box at each place.
+        boxes_xyxy: (R, 4) float64, pixels.
+        scores: (R,) float64.
+        labels: (R,) int64.
+        models: (R,) int64.
+        sizes_wh: (P, 2) float64, pixels.
+        tolerance_px: by how much a box may stick out.
+        out_boxes: (N, 4) float64, is filled, and so are the others.
+        out_scores: (N,) float64.
+        out_labels: (N,) int64.
+        out_models: (N,) int64.
+
+    Returns:
+        The first place of a box that sticks out by more; -1 where there is none.
+    """
+    for photo in range(len(starts) - 1):
+        for place in range(starts[photo], starts[photo + 1]):
+            row = rows[place]
+            for side in range(4):
+                value, end = boxes_xyxy[row, side], sizes_wh[photo, side % 2]
+                if not -tolerance_px <= value <= end + tolerance_px:
+                    return place
+                out_boxes[place, side] = min(max(value / end, 0.0), 1.0)
+            out_scores[place], out_labels[place], out_models[place] = scores[row], labels[row], models[row]
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def best_first(starts: Ints, counts: Ints, boxes: Floats, scores: Floats, labels: Ints, limit: int, rows: Ints) -> None:
+    """Order the groups of each photo by descending score; of equal scores the smaller label, then box, is first.
+
+    Args:
+        starts: (P + 1,) int64, as for `fuse_photos`.
+        counts: (P,) int64, groups of each photo, from row ``starts[p]`` on; becomes the number that is kept.
+        boxes: (N, 4) float64; groups that are no numbers are left out.
+        scores: (N,) float64.
+        labels: (N,) int64.
+        limit: most groups of a photo.
+        rows: (N,) int64, is filled: the rows that are kept of photo p from place ``starts[p]`` on.
+    """
+    longest = 1
+    for photo in range(len(counts)):
+        longest = max(longest, counts[photo])
+    space = np.empty(longest, np.int64)
+    for photo in range(len(counts)):
+        chosen = rows[starts[photo] : starts[photo + 1]]
+        count = 0
+        for row in range(starts[photo], starts[photo] + counts[photo]):
+            total = boxes[row, 0] + boxes[row, 1] + boxes[row, 2] + boxes[row, 3] + scores[row]
+            if np.isfinite(total):
+                chosen[count] = row
+                count += 1
+        if _sort(chosen, scores, count, space):
+            for place in range(1, count):
+                row, left = chosen[place], place
+                while left > 0 and _comes_before(row, chosen[left - 1], scores, labels, boxes):
+                    chosen[left] = chosen[left - 1]
+                    left -= 1
+                chosen[left] = row
+        counts[photo] = min(count, limit)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def to_pixels(
+    starts: Ints,
+    ends: Ints,
+    rows: Ints,
+    boxes: Floats,
+    scores: Floats,
+    labels: Ints,
+    sizes_wh: Floats,
+    out_boxes_xyxy: Floats,
+    out_scores: Floats,
+    out_labels: Ints,
+) -> None:
+    """Write the groups that are kept one after the other, in pixels of their photos.
+
+    Args:
+        starts: (P + 1,) int64, photo p has the rows from place ``starts[p]`` on.
+        ends: (P + 1,) int64, photo p is written to ``ends[p]`` … ``ends[p + 1]``.
+        rows: (N,) int64, see `best_first`.
+        boxes: (N, 4) float64, units of the photo.
+        scores: (N,) float64.
+        labels: (N,) int64.
+        sizes_wh: (P, 2) float64, pixels.
+        out_boxes_xyxy: (K, 4) float64, pixels, is filled.
+        out_scores: (K,) float64, at most 1, is filled.
+        out_labels: (K,) int64, is filled.
+    """
+    for photo in range(len(starts) - 1):
+        for number in range(ends[photo + 1] - ends[photo]):
+            row, place = rows[starts[photo] + number], ends[photo] + number
+            for side in range(4):
+                out_boxes_xyxy[place, side] = min(max(boxes[row, side], 0.0), 1.0) * sizes_wh[photo, side % 2]
+            out_scores[place] = min(scores[row], 1.0)
+            out_labels[place] = labels[row]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _comes_before(row: int, other: int, scores: Floats, labels: Ints, boxes: Floats) -> bool:
+    if scores[row] != scores[other]:
+        return bool(scores[row] > scores[other])
+    if labels[row] != labels[other]:
+        return bool(labels[row] < labels[other])
+    for side in range(4):
+        if boxes[row, side] != boxes[other, side]:
+            return bool(boxes[row, side] < boxes[other, side])
+    return False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def first_fault(boxes: Floats, scores: Floats, labels: Floats) -> tuple[int, int]:
+    """The first row that cannot be fused, and a number that says why; (-1, 0) where there is none.
+
+    1 not finite, 2 outside [0, 1], 3 inverted, 4 score outside [0, 1], 5 label no whole number of 53 bits.
+    """
+    for row in range(len(scores)):
+        x1, y1, x2, y2 = boxes[row, 0], boxes[row, 1], boxes[row, 2], boxes[row, 3]
+        if not (np.isfinite(x1) and np.isfinite(y1) and np.isfinite(x2) and np.isfinite(y2)):
+            return row, 1
+        if min(x1, y1, x2, y2) < 0 or max(x1, y1, x2, y2) > 1:
+            return row, 2
+        if x1 > x2 or y1 > y2:
+            return row, 3
+        if not 0 <= scores[row] <= 1:
+            return row, 4
+        if not (abs(labels[row]) < 2.0**53 and labels[row] == np.floor(labels[row])):
+            return row, 5
+    return -1, 0
