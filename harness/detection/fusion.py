@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from harness.detection.piles import Groups, Pile
 from harness.types import Detections, Floats, Ints
 
 ConfidenceType = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
@@ -109,7 +109,7 @@ def weighted_boxes_fusion(
         return np.zeros((0, 4)), np.zeros(0), np.zeros(0)
     boxes, scores, labels = (np.concatenate(columns) for columns in zip(*given, strict=True))
     _refuse_faults(boxes, scores, labels, counts)
-    pile = _Pile(
+    pile = Pile(
         np.array([0, len(scores)]),
         boxes,
         scores,
@@ -124,120 +124,28 @@ def weighted_boxes_fusion(
     return groups.boxes[order], groups.scores[order], groups.labels[order].astype(np.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class _Groups:
-    """What became of a pile: the groups of photo p are the ``counts[p]`` rows from ``starts[p]`` on."""
+def _suppressed(pile: Pile, settings: FusionSettings) -> Groups:
+    """By one of the other methods of ensemble-boxes."""
+    from ensemble_boxes import nms, non_maximum_weighted, soft_nms
 
-    boxes: Floats
-    scores: Floats
-    labels: Ints
-    counts: Ints
-
-
-@dataclass(frozen=True, eq=False)
-class _Pile:
-    """The boxes of all detectors, photo after photo, within a photo detector after detector.
-
-    Attributes:
-        starts: (P + 1,) int64, where each photo's rows begin.
-        boxes: (N, 4) float64, units of the photo.
-        scores: (N,) float64.
-        labels: (N,) int64.
-        models: (N,) int64.
-        weights: (M,) float64.
-    """
-
-    starts: Ints
-    boxes: Floats
-    scores: Floats
-    labels: Ints
-    models: Ints
-    weights: Floats
-
-    def fused(self, iou_threshold: float, skip_threshold: float, conf_type: str, overflows: bool) -> _Groups:
-        from harness.detection.wbf import CONF_TYPES, fuse_photos
-
-        size, num_photos = len(self.scores), len(self.starts) - 1
-        groups = _Groups(np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(num_photos, np.int64))
-        is_tied = np.zeros(num_photos, np.bool_)
-        chosen = CONF_TYPES.index(conf_type)
-        fuse_photos(
-            self.starts,
-            self.boxes,
-            self.scores,
-            self.labels,
-            self.models,
-            self.weights,
-            float(iou_threshold),
-            float(skip_threshold),
-            chosen,
-            overflows,
-            groups.boxes,
-            groups.scores,
-            groups.labels,
-            groups.counts,
-            is_tied,
-        )
-        for photo in np.flatnonzero(is_tied).tolist():
-            self._fuse_tied(photo, float(iou_threshold), skip_threshold, chosen, overflows, groups)
-        return groups
-
-    def suppressed(self, settings: FusionSettings) -> _Groups:
-        """By one of the other methods of ensemble-boxes."""
-        from ensemble_boxes import nms, non_maximum_weighted, soft_nms
-
-        function = {"nms": nms, "soft_nms": soft_nms, "nmw": non_maximum_weighted}[settings.method]
-        weights = None if settings.weights is None else self.weights
-        size = len(self.scores)
-        groups = _Groups(
-            np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(len(self.starts) - 1, int)
-        )
-        sides = self.boxes[:, 2:] - self.boxes[:, :2]
-        # That package prints where it meets a box without area.
-        takes_part = (self.scores >= settings.skip_threshold) & (sides[:, 0] * sides[:, 1] > 0)
-        for photo, (start, end) in enumerate(pairwise(self.starts.tolist())):
-            rows = start + np.flatnonzero(takes_part[start:end])
-            if len(rows) == 0:
-                continue
-            parts = [rows[self.models[rows] == model] for model in range(len(self.weights))]
-            lists = [[column[part] for part in parts] for column in (self.boxes, self.scores, self.labels)]
-            boxes, scores, labels = function(*lists, weights=weights, iou_thr=settings.iou_threshold)
-            found = slice(start, start + len(scores))
-            groups.boxes[found], groups.scores[found], groups.labels[found] = boxes, scores, labels
-            groups.counts[photo] = len(scores)
-        return groups
-
-    def _fuse_tied(
-        self, photo: int, iou_threshold: float, skip_threshold: float, conf_type: int, overflows: bool, groups: _Groups
-    ) -> None:
-        """A photo with equal scores: numpy's sort decides their order, as it does for ensemble-boxes."""
-        from harness.detection.wbf import fuse_ordered
-
-        part = slice(int(self.starts[photo]), int(self.starts[photo + 1]))
-        boxes, labels, models = self.boxes[part], self.labels[part], self.models[part]
-        weighted = self.scores[part] * self.weights[models]
-        sides = boxes[:, 2:] - boxes[:, :2]
-        kept = np.flatnonzero((self.scores[part] >= skip_threshold) & (sides[:, 0] * sides[:, 1] != 0))
-        names, first = np.unique(labels[kept], return_index=True)
-        orders = []
-        for name in names[np.argsort(first)]:
-            rows = kept[labels[kept] == name]
-            orders.append(rows[weighted[rows].argsort()[::-1]])
-        groups.counts[photo] = fuse_ordered(
-            np.concatenate(orders),
-            np.cumsum([0, *map(len, orders)]),
-            boxes,
-            weighted,
-            labels,
-            models,
-            self.weights,
-            iou_threshold,
-            conf_type,
-            overflows,
-            groups.boxes[part],
-            groups.scores[part],
-            groups.labels[part],
-        )
+    function = {"nms": nms, "soft_nms": soft_nms, "nmw": non_maximum_weighted}[settings.method]
+    weights = None if settings.weights is None else pile.weights
+    size = len(pile.scores)
+    groups = Groups(np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(len(pile.starts) - 1, int))
+    sides = pile.boxes[:, 2:] - pile.boxes[:, :2]
+    # That package prints where it meets a box without area.
+    takes_part = (pile.scores >= settings.skip_threshold) & (sides[:, 0] * sides[:, 1] > 0)
+    for photo, (start, end) in enumerate(pairwise(pile.starts.tolist())):
+        rows = start + np.flatnonzero(takes_part[start:end])
+        if len(rows) == 0:
+            continue
+        parts = [rows[pile.models[rows] == model] for model in range(len(pile.weights))]
+        lists = [[column[part] for part in parts] for column in (pile.boxes, pile.scores, pile.labels)]
+        boxes, scores, labels = function(*lists, weights=weights, iou_thr=settings.iou_threshold)
+        found = slice(start, start + len(scores))
+        groups.boxes[found], groups.scores[found], groups.labels[found] = boxes, scores, labels
+        groups.counts[photo] = len(scores)
+    return groups
 
 
 def _check_weights(weights: Floats, num_detectors: int) -> None:
@@ -306,7 +214,7 @@ def fuse(
         ValueError: the number of weights is not that of the detectors, a photo's size is missing, or
             a box sticks out of its photo by more than a pixel.
     """
-    from harness.detection.wbf import best_first, gather, to_pixels
+    from harness.detection.split_columns import best_first, gather, to_pixels
 
     weights = np.ones(len(detections)) if settings.weights is None else np.asarray(settings.weights, np.float64)
     _check_weights(weights, len(detections))
@@ -328,10 +236,10 @@ def fuse(
     )
     used = weights[weights > 0]
 
-    def fuse_block(first: int, end: int) -> _Groups:
+    def fuse_block(first: int, end: int) -> Groups:
         rows, places = order[starts[first] : starts[end]], starts[first : end + 1] - starts[first]
         size = len(rows)
-        pile = _Pile(
+        pile = Pile(
             places, np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64), used
         )
         here = sizes[first:end]
@@ -347,11 +255,11 @@ def fuse(
         if settings.method == "wbf":
             groups = pile.fused(settings.iou_threshold, settings.skip_threshold, settings.conf_type, False)
         else:
-            groups = pile.suppressed(settings)
+            groups = _suppressed(pile, settings)
         kept, limit = np.empty(size, np.int64), settings.max_per_image or size
         best_first(places, groups.counts, groups.boxes, groups.scores, groups.labels, limit, kept)
         ends = np.concatenate([[0], np.cumsum(groups.counts)])
-        fused = _Groups(np.empty((ends[-1], 4)), np.empty(ends[-1]), np.empty(ends[-1], np.int64), groups.counts)
+        fused = Groups(np.empty((ends[-1], 4)), np.empty(ends[-1]), np.empty(ends[-1], np.int64), groups.counts)
         to_pixels(
             places,
             ends,

@@ -96,7 +96,7 @@ def fuse_photos(
                     is_done[other] = True
                     rows[count] = other
                     count += 1
-            if _sort(rows, weighted, count, space):
+            if sort_rows(rows, weighted, count, space):
                 is_tied[photo] = True
                 break
             first_group = _fuse_label(
@@ -156,7 +156,7 @@ def fuse_ordered(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _sort(rows: Ints, keys: Floats, count: int, space: Ints) -> bool:
+def sort_rows(rows: Ints, keys: Floats, count: int, space: Ints) -> bool:
     """Put the first ``count`` rows in descending order of their keys, equal ones as they were; True if any are."""
     for low in range(0, count, _RUN):
         for place in range(low + 1, min(low + _RUN, count)):
@@ -294,135 +294,6 @@ def _fuse_label(
         out_scores[where] = score
         out_labels[where] = label
     return first_group + num_groups
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def gather(
-    starts: Ints,
-    rows: Ints,
-    boxes_xyxy: Floats,
-    scores: Floats,
-    labels: Ints,
-    models: Ints,
-    sizes_wh: Floats,
-    tolerance_px: float,
-    out_boxes: Floats,
-    out_scores: Floats,
-    out_labels: Ints,
-    out_models: Ints,
-) -> int:
-    """Bring boxes into the order of their photos and into units of these; what sticks out a little is cut.
-
-    Args:
-        starts: (P + 1,) int64, photo p has the places ``starts[p]`` to ``starts[p + 1]``.
-        rows: (N,) int64, the row of the box at each place.
-        boxes_xyxy: (R, 4) float64, pixels.
-        scores: (R,) float64.
-        labels: (R,) int64.
-        models: (R,) int64.
-        sizes_wh: (P, 2) float64, pixels.
-        tolerance_px: by how much a box may stick out.
-        out_boxes: (N, 4) float64, is filled, and so are the others.
-        out_scores: (N,) float64.
-        out_labels: (N,) int64.
-        out_models: (N,) int64.
-
-    Returns:
-        The first place of a box that sticks out by more; -1 where there is none.
-    """
-    for photo in range(len(starts) - 1):
-        for place in range(starts[photo], starts[photo + 1]):
-            row = rows[place]
-            for side in range(4):
-                value, end = boxes_xyxy[row, side], sizes_wh[photo, side % 2]
-                if not -tolerance_px <= value <= end + tolerance_px:
-                    return place
-                out_boxes[place, side] = min(max(value / end, 0.0), 1.0)
-            out_scores[place], out_labels[place], out_models[place] = scores[row], labels[row], models[row]
-    return -1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def best_first(starts: Ints, counts: Ints, boxes: Floats, scores: Floats, labels: Ints, limit: int, rows: Ints) -> None:
-    """Order the groups of each photo by descending score; of equal scores the smaller label, then box, is first.
-
-    Args:
-        starts: (P + 1,) int64, as for `fuse_photos`.
-        counts: (P,) int64, groups of each photo, from row ``starts[p]`` on; becomes the number that is kept.
-        boxes: (N, 4) float64; groups that are no numbers are left out.
-        scores: (N,) float64.
-        labels: (N,) int64.
-        limit: most groups of a photo.
-        rows: (N,) int64, is filled: the rows that are kept of photo p from place ``starts[p]`` on.
-    """
-    longest = 1
-    for photo in range(len(counts)):
-        longest = max(longest, counts[photo])
-    space = np.empty(longest, np.int64)
-    for photo in range(len(counts)):
-        chosen = rows[starts[photo] : starts[photo + 1]]
-        count = 0
-        for row in range(starts[photo], starts[photo] + counts[photo]):
-            total = boxes[row, 0] + boxes[row, 1] + boxes[row, 2] + boxes[row, 3] + scores[row]
-            if np.isfinite(total):
-                chosen[count] = row
-                count += 1
-        if _sort(chosen, scores, count, space):
-            for place in range(1, count):
-                row, left = chosen[place], place
-                while left > 0 and _comes_before(row, chosen[left - 1], scores, labels, boxes):
-                    chosen[left] = chosen[left - 1]
-                    left -= 1
-                chosen[left] = row
-        counts[photo] = min(count, limit)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def to_pixels(
-    starts: Ints,
-    ends: Ints,
-    rows: Ints,
-    boxes: Floats,
-    scores: Floats,
-    labels: Ints,
-    sizes_wh: Floats,
-    out_boxes_xyxy: Floats,
-    out_scores: Floats,
-    out_labels: Ints,
-) -> None:
-    """Write the groups that are kept one after the other, in pixels of their photos.
-
-    Args:
-        starts: (P + 1,) int64, photo p has the rows from place ``starts[p]`` on.
-        ends: (P + 1,) int64, photo p is written to ``ends[p]`` … ``ends[p + 1]``.
-        rows: (N,) int64, see `best_first`.
-        boxes: (N, 4) float64, units of the photo.
-        scores: (N,) float64.
-        labels: (N,) int64.
-        sizes_wh: (P, 2) float64, pixels.
-        out_boxes_xyxy: (K, 4) float64, pixels, is filled.
-        out_scores: (K,) float64, at most 1, is filled.
-        out_labels: (K,) int64, is filled.
-    """
-    for photo in range(len(starts) - 1):
-        for number in range(ends[photo + 1] - ends[photo]):
-            row, place = rows[starts[photo] + number], ends[photo] + number
-            for side in range(4):
-                out_boxes_xyxy[place, side] = min(max(boxes[row, side], 0.0), 1.0) * sizes_wh[photo, side % 2]
-            out_scores[place] = min(scores[row], 1.0)
-            out_labels[place] = labels[row]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _comes_before(row: int, other: int, scores: Floats, labels: Ints, boxes: Floats) -> bool:
-    if scores[row] != scores[other]:
-        return bool(scores[row] > scores[other])
-    if labels[row] != labels[other]:
-        return bool(labels[row] < labels[other])
-    for side in range(4):
-        if boxes[row, side] != boxes[other, side]:
-            return bool(boxes[row, side] < boxes[other, side])
-    return False
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
