@@ -30,11 +30,13 @@ class Targets:
         boxes_xyxy: (N, 4) float32, pixels of the network's input.
         category_ids: (N,) int64 in 1–13.
         masks: (N, H, W) uint8 of 0 and 1, for networks that learn masks; None for the others.
+        photo_hw: height and width of the photo inside the batch's padding; None where it fills the input.
     """
 
     boxes_xyxy: Tensor
     category_ids: Tensor
     masks: Any | None = None
+    photo_hw: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ class Network(nn.Module):
                 if target.masks is None:
                     raise ValueError("this network learns masks, and the targets have none")
                 truth.masks = BitmapMasks(target.masks, *shape)
-            sample = _sample(shape, shape)
+            sample = _sample(target.photo_hw or shape, shape)
             sample.gt_instances = truth
             samples.append(sample)
         told = self.model.loss(self.normalised(photos_BHW3), samples)

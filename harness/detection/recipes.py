@@ -111,7 +111,10 @@ class DetectorScale(_Frozen):
         milestones: fractions of all steps.
         gradient_clip: largest norm of the gradient; None for no clipping.
         optimiser: see `Optimiser`.
-        augmentation: see `Augmentation`.
+        augmentation: see `Augmentation`; for recipes without `transforms`.
+        transforms: mmdet's transforms of a training photo, each with its ``type``, from the decoded photo to the
+            network's input; photos are padded to multiples of 32 afterwards. None lays photos into `input_px`
+            with the changes of `augmentation`.
         pretraining: see `Pretraining`; None begins with random weights.
         score_threshold: boxes of a lower score are not reported.
         max_per_image: most boxes a photo.
@@ -135,6 +138,7 @@ class DetectorScale(_Frozen):
     gradient_clip: float | None = Field(default=None, gt=0)
     optimiser: Optimiser
     augmentation: Augmentation = Augmentation()
+    transforms: tuple[Mapping[str, Any], ...] | None = None
     pretraining: Pretraining | None = None
     score_threshold: Fraction
     max_per_image: int = Field(ge=1)
