@@ -76,7 +76,13 @@ def photos_with_items(split: Split, image_ids: Ints) -> Ints:
 
 def has_area(items: Items) -> NDArray[np.bool_]:
     """(N,) which items have a box of some width and height; the others are never shown to a detector."""
-    return np.all(items.boxes_xyxy[:, 2:] > items.boxes_xyxy[:, :2], axis=1)
+    return np.asarray((items.boxes_xyxy[:, 2:] > items.boxes_xyxy[:, :2]).all(axis=1), np.bool_)
+
+
+def num_without_area(split: Split, image_ids: Ints) -> int:
+    """How many items of these photos are never shown for that reason."""
+    assert split.items is not None
+    return int((np.isin(split.items.image_ids, image_ids) & ~has_area(split.items)).sum())
 
 
 def read_polygons(split: Split, items: Items) -> list[list[placement.Polygon]]:
