@@ -136,3 +136,11 @@ def test_any_text_parses_or_is_a_spec_error(text: str) -> None:
     except SpecError:
         return
     assert parse(str(ensemble)) == ensemble
+
+
+def test_further_detectors_may_be_named_and_no_wbf_takes_them() -> None:
+    assert parse("m4 + mine@126k", further_detectors=("Mine",)).boxes == BoxSource("Mine", 126_000)
+    with pytest.raises(SpecError, match=r"unknown boxes 'WBF_6'; there are WBF_1, .*RetinaNet-X101-FPN, Mine, GT"):
+        parse("m4 + WBF_6", further_detectors=("Mine",))
+    with pytest.raises(SpecError, match="unknown boxes 'Mine'"):
+        parse("m4 + Mine")

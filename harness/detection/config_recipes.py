@@ -10,8 +10,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.detection.configs import config_path, configs_folder, load_model_config, merged, plain, read_config
+from harness.detection.configs import (
+    config_path,
+    configs_folder,
+    load_model_config,
+    merged,
+    plain,
+    read_config,
+    zoo_address,
+)
+from harness.detection.placement import MULTIPLE_PX
 from harness.detection.recipes import DetectorRecipe, DetectorScale, check_name, default_scale
+from harness.types import InputError
 
 _USUAL_GPUS = 8
 """For how many GPUs mmdet's configs are written where they do not say otherwise."""
@@ -43,6 +53,9 @@ def recipe_of_config(name: str, config: str) -> tuple[DetectorRecipe, list[str]]
     values = read_config(path)
     notes: list[str] = []
     scale = _scale(values, str(path), notes)
+    if scale.coco_weights is None and path.is_relative_to(configs_folder()):
+        address = zoo_address(path.relative_to(configs_folder()).as_posix())
+        scale = scale.model_copy(update={"coco_weights": address})
     recipe = DetectorRecipe(name=name, full=scale)
     try_out(scale, str(path))
     return recipe, notes
@@ -62,16 +75,28 @@ def self_contained(scale: DetectorScale) -> DetectorScale:
 
 
 def _scale(values: Mapping[str, Any], where: str, notes: list[str]) -> DetectorScale:
+    if "data" in values and "train_dataloader" not in values:
+        raise InputError(
+            f"{where}: this is a config of mmdet 2 ('data' instead of 'train_dataloader'); port it to mmdet 3 first, "
+            "see mmdet's migration guide"
+        )
     defaults = default_scale()
     model = plain(values["model"], f"{where}: model")
     if "data_preprocessor" not in model:
         model["data_preprocessor"] = plain(values.get("data_preprocessor") or {}, f"{where}: data_preprocessor")
-    if model["data_preprocessor"].get("batch_augments"):
+    pixels = model["data_preprocessor"]
+    if pixels.get("batch_augments"):
         notes.append("data_preprocessor.batch_augments: changes of whole batches are left out")
+    if pixels.get("pad_size_divisor", 1) > MULTIPLE_PX:
+        notes.append(f"data_preprocessor.pad_size_divisor: photos are padded to multiples of {MULTIPLE_PX}")
+    if "mean" not in pixels:
+        notes.append("data_preprocessor.mean: absent; the network is given values from 0 to 255")
     dataset = (values.get("train_dataloader") or {}).get("dataset") or {"pipeline": values.get("train_pipeline", [])}
     steps, times = _dataset(dataset)
     steps = _without_mixing(steps, values, notes)
-    steps = [step for step in steps if not _kind(step).startswith(("Load", "Pack")) and _kind(step) != "Normalize"]
+    if "Normalize" in map(_kind, steps):
+        notes.append("train_pipeline: Normalize is left out; normalisation is that of the data_preprocessor")
+    steps = [step for step in steps if not _kind(step).startswith(("Load", "Pack", "Normalize"))]
     found: dict[str, Any] = {
         "config": "",
         "model": model,
@@ -83,10 +108,12 @@ def _scale(values: Mapping[str, Any], where: str, notes: list[str]) -> DetectorS
     }
     samples = (values.get("train_dataloader") or {}).get("batch_size")
     base_batch = (values.get("auto_scale_lr") or {}).get("base_batch_size")
-    if base_batch is None and samples and "optimiser" in found:
+    if samples and "optimiser" in found and (base_batch is None or base_batch < samples):
+        # Smaller than one GPU's share (RTMDet's 16 against 32): inherited from a base for another learning rate.
+        told = "absent" if base_batch is None else f"{base_batch} photos are less than one GPU's"
         base_batch = _USUAL_GPUS * samples
         notes.append(
-            f"auto_scale_lr: absent; the learning rate is taken to be for {_USUAL_GPUS} GPUs of {samples} photos, so a "
+            f"auto_scale_lr: {told}; the learning rate is taken to be for {_USUAL_GPUS} GPUs of {samples} photos, so a "
             f"step has {base_batch} photos (--batch-size changes both)"
         )
     if base_batch:

@@ -27,18 +27,20 @@ def config_path(config: str) -> Path:
         config: path of a file, or a path below ``mmdet/.mim/configs``, such as ``atss/atss_r101_fpn_1x_coco.py``.
 
     Raises:
-        InputError: there is no such file; the message lists the wheel's neighbours.
+        InputError: there is no such file; the message lists what the wheel has beside it.
     """
     folder = configs_folder()
     for path in (folder / config, Path(config)):
         if path.is_file():
             return path
     parent = (folder / config).parent
-    there = sorted(p.name for p in parent.glob("*.py")) or sorted(p.name for p in folder.iterdir())
-    raise InputError(
-        f"config {config!r}: there is no such file here, and mmdet has no such config; "
-        f"{parent.name if parent.is_dir() else folder.name} holds {', '.join(there)}"
+    neighbours = sorted(p.name for p in parent.glob("*.py")) if parent != folder else []
+    told = (
+        f"{parent.name} holds {', '.join(neighbours)}"
+        if neighbours
+        else "its configs have names such as atss/atss_r50_fpn_1x_coco.py"
     )
+    raise InputError(f"config {config!r}: there is no such file here, and none inside mmdet's wheel; {told}")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -76,6 +78,23 @@ def load_model_config(config: str) -> dict[str, Any]:
         InputError: there is no such config, or it cannot be read.
     """
     return {} if config == "" else dict(read_config(config_path(config))["model"])
+
+
+def zoo_address(config: str) -> str | None:
+    """Where mmdet's model zoo has the checkpoint of a config; None without.
+
+    Args:
+        config: path inside the mmdet wheel; its folder's ``metafile.yml`` lists the checkpoints.
+    """
+    from mmengine.fileio import load
+
+    metafile = configs_folder() / Path(config).parent / "metafile.yml"
+    if not metafile.is_file():
+        return None
+    listed = load(str(metafile))
+    models = listed.get("Models", []) if isinstance(listed, dict) else listed
+    found = [one.get("Weights") for one in models if one.get("Config") == f"configs/{config}"]
+    return str(found[0]) if found and found[0] else None
 
 
 def merged(base: Any, changes: Any) -> Any:

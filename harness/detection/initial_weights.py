@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.artifacts import file_sha256
-from harness.detection.configs import configs_folder, load_model_config, merged
+from harness.detection.configs import load_model_config, merged, zoo_address
 from harness.detection.recipes import DetectorScale
 from harness.types import InputError
 
@@ -31,6 +31,9 @@ NAMED = ("coco", "imagenet")
 """What may be asked for instead of a path."""
 
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
+_OF_THE_SAME_SHAPE = {"frozen_stages", "norm_eval", "with_cp", "init_cfg", "zero_init_residual"}
+"""Settings of a backbone that leave its tensors as they are."""
+
 _UNCOUNTED = "num_batches_tracked"
 
 
@@ -69,12 +72,14 @@ def address_of(asked: str, scale: DetectorScale) -> str:
     """
     advice = "give a path with --init-from, or none to begin with random weights"
     what = f"config {scale.config}" if scale.config else "the given config"
-    if scale.config and "backbone" in scale.model:
+    changed = set(scale.model.get("backbone", {})) - _OF_THE_SAME_SHAPE if scale.config else set()
+    own = scale.coco_weights if asked == "coco" else "init_cfg" in scale.model.get("backbone", {})
+    if changed and not own:
         raise InputError(
             f"--init-from {asked}: this recipe changes the backbone of {what}, so nothing fits it; {advice}"
         )
     if asked == "coco":
-        address = scale.coco_weights or (_zoo_address(scale.config) if scale.config else None)
+        address = scale.coco_weights or (zoo_address(scale.config) if scale.config else None)
         if address is None:
             raise InputError(
                 f"--init-from coco: mmdet's model zoo has no checkpoint for {what}; "
@@ -85,19 +90,6 @@ def address_of(asked: str, scale: DetectorScale) -> str:
     if named is None:
         raise InputError(f"--init-from imagenet: {what} names no weights for its backbone; {advice}")
     return _resolved(named)
-
-
-def _zoo_address(config: str) -> str | None:
-    """``Weights`` of a config in the ``metafile.yml`` beside it."""
-    from mmengine.fileio import load
-
-    metafile = configs_folder() / Path(config).parent / "metafile.yml"
-    if not metafile.is_file():
-        return None
-    listed = load(str(metafile))
-    models = listed.get("Models", []) if isinstance(listed, dict) else listed
-    found = [one.get("Weights") for one in models if one.get("Config") == f"configs/{config}"]
-    return str(found[0]) if found and found[0] else None
 
 
 def _backbone_checkpoint(model: Mapping[str, Any]) -> str | None:

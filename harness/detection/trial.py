@@ -9,7 +9,8 @@ from harness.detection.bridge import Network, Targets
 from harness.detection.recipes import DetectorScale
 from harness.types import InputError
 
-_SIDE_PX = 128
+_SIDE_PX = 160
+"""A multiple of 32 and of no larger power of two, like the inputs that come."""
 
 
 def try_out(scale: DetectorScale, where: str) -> None:
