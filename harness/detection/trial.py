@@ -1,4 +1,4 @@
-"""A network tried out on two empty photos, before hours are spent on what it cannot do here."""
+"""A network tried out on two drawn photos, before hours are spent on what it cannot do here."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from harness.detection.bridge import Network, Targets
 from harness.detection.recipes import DetectorScale
 from harness.types import InputError
 
-_SIDE_PX = 160
-"""A multiple of 32 and of no larger power of two, like the inputs that come."""
+_SIDE_PX = 352
+"""A multiple of 32 and of no larger power of two, like the inputs that come; large enough for DINO's 900 queries."""
 
 
 def try_out(scale: DetectorScale, where: str) -> None:
@@ -32,10 +32,10 @@ def try_out(scale: DetectorScale, where: str) -> None:
             raise InputError(f"{where}: {error}") from error
         _refuse_other_tasks(network, where)
         photos = torch.zeros(2, _SIDE_PX, _SIDE_PX, 3, dtype=torch.uint8)
-        photos[:, 20:90, 30:100] = 200
+        photos[:, 40:180, 60:200] = 200
         masks = np.zeros((1, _SIDE_PX, _SIDE_PX), np.uint8)
-        masks[0, 20:90, 30:100] = 1
-        box, category = torch.tensor([[30.0, 20, 100, 90]]), torch.tensor([1])
+        masks[0, 40:180, 60:200] = 1
+        box, category = torch.tensor([[60.0, 40, 200, 180]]), torch.tensor([1])
         network.train()
         try:
             losses = network.losses(photos, [Targets(box, category, masks)] * 2)

@@ -49,6 +49,16 @@ def test_losses_and_gradients_stay_finite(name, with_transforms, split):
         assert all(torch.isfinite(slope).all() for slope in slopes)
 
 
+def test_crops_of_odd_boxes_can_be_cut(split):
+    from harness.detection.pretraining import Crops
+
+    rows = [int(np.searchsorted(split.items.image_ids, image_id)) for image_id in range(1, 7)]
+    odd = replace(split, items=replace(split.items.take(rows), boxes_xyxy=np.array(ODD)))
+    crops = Crops(odd, np.arange(1, 7), 64, 0, (0, 0, 0))
+    assert len(crops) == 5  # not the one without width
+    assert crops[(0, 0)][0].shape == (64, 64, 3)
+
+
 def test_a_training_goes_on_after_a_broken_photo_is_replaced(tmp_path, split):
     from drawn_photos import write_photos
 

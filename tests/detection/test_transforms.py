@@ -177,3 +177,34 @@ def test_a_photo_of_boxes_without_area_is_left_out(split):
         split.items.take([0, 1]), image_ids=np.array([1, 2]), boxes_xyxy=np.array([[5.0, 5, 9, 5], [0, 0, 9, 9]])
     )
     assert photos_with_items(replace(split, items=flat), np.array([1, 2])).tolist() == [2]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["ATSS", "CascadeMaskRCNN"])
+def test_a_killed_training_with_transforms_goes_on_to_the_same_weights(name, split, tmp_path, monkeypatch):
+    from harness.detection.module import DetectorModule
+    from harness.detection.training import train
+
+    recipe = load_recipes()[name]
+    short = {"batch_size": 2, "num_steps": 3, "pretraining": None, "num_workers": 2, "input_px": (128, 96)}
+    settings = recipe.tiny.model_copy(update={**short, "transforms": (COLOURS, RESIZE, FLIP)})
+    recipe = recipe.changed("tiny", settings)
+    arguments = (recipe, "tiny", split, split.photos.image_ids)
+    straight = train(*arguments, tmp_path / "straight", seed=3)
+    step_of = DetectorModule.training_step
+
+    def dies(self, batch, batch_idx):
+        if batch.step == 2:
+            raise Killed
+        return step_of(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectorModule, "training_step", dies)
+    with pytest.raises(Killed):
+        train(*arguments, tmp_path / "again", seed=3, checkpoint_every=1)
+    monkeypatch.undo()
+    resumed = train(*arguments, tmp_path / "again", seed=3, checkpoint_every=1)
+    assert resumed.resumed_at == 2
+    assert resumed.weights_sha256 == straight.weights_sha256
