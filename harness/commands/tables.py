@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.commands.options import plain
 from harness.types import RANKS
 
 if TYPE_CHECKING:
+    from harness.fusion_lab import FusionFit
     from harness.scoring.ladder import Rung
 
 
@@ -20,6 +22,47 @@ def ladder_table(rungs: Sequence[Rung]) -> Any:
     left = 1 - rungs[-1].acc[10]
     table.add_row("+ ranking", *figures(dict.fromkeys(RANKS, 1.0), 4), f"{left:+.4f}")
     return table
+
+
+def fusion_table(fits: Mapping[str, FusionFit], where: str) -> Any:
+    """What a search for the settings of fusions found, and what it is worth on photos that it did not see."""
+    first = next(iter(fits.values()))
+    reports = bool(first.report)
+    table = plain_table(
+        ["fusion", "trials", *(["on its half", "best detector", "defaults"] if reports else []), "fitted"]
+    )
+    table.title = f"{first.objective} on {where}" + (
+        ": the last three columns are of the other half" if reports else ""
+    )
+    table.title_justify = "left"
+    for name, fit in fits.items():
+        told = fit.report
+        if not told:
+            table.add_row(name, str(fit.num_trials), f"{fit.value:.3f}")
+            continue
+        best = f"{told['best_member_value']:.3f} {told['best_member']}"
+        cells = [f"{fit.value:.3f}", best, f"{told['defaults']:.3f}", f"{told['fitted']:.3f}"]
+        if "p" in told:
+            low, high = told["interval"]
+            cells[-1] += (
+                f" ({told['fitted'] - told['defaults']:+.3f}, 95 % {low:+.3f} to {high:+.3f}, p {told['p']:.2g})"
+            )
+        table.add_row(name, str(fit.num_trials), *cells)
+    return table
+
+
+def fusion_words(settings: Mapping[str, Any]) -> str:
+    """Settings of a fusion in a line; of a calibration only its kind."""
+    words = {}
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if name == "calibrations":
+            value = "+".join(dict.fromkeys("none" if one is None else str(one["kind"]) for one in value))
+        elif name == "weights":
+            value = "[" + ", ".join(f"{weight:.3g}" for weight in value) + "]"
+        words[name] = value
+    return plain(words)
 
 
 def figures(acc: Mapping[int, float], digits: int) -> list[str]:
