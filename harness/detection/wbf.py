@@ -24,8 +24,8 @@ CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 _AVG, _MAX, _BOX_AND_MODEL, _ABSENT_MODEL = range(4)
 
 _COLUMNS = 14
-_RUN = 32
-"""Boxes up to which insertion sorts faster than merging."""
+_RUN = 64
+"""Boxes up to which counting sorts faster than merging."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -158,15 +158,25 @@ def fuse_ordered(
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def sort_rows(rows: Ints, keys: Floats, count: int, space: Ints) -> bool:
     """Put the first ``count`` rows in descending order of their keys, equal ones as they were; True if any are."""
+    near = np.empty(_RUN, np.float64)
+    ranks = np.empty(_RUN, np.int64)
     for low in range(0, count, _RUN):
-        for place in range(low + 1, min(low + _RUN, count)):
-            row, left = rows[place], place
-            key = keys[row]
-            while left > low and keys[rows[left - 1]] < key:
-                rows[left] = rows[left - 1]
-                left -= 1
-            rows[left] = row
-    source, target = rows, space
+        size = min(_RUN, count - low)
+        for place in range(size):
+            near[place] = keys[rows[low + place]]
+            space[low + place] = -1
+        # Counting the larger ones takes more steps than insertion, but none that a processor has to guess.
+        for place in range(size):
+            key, rank = near[place], 0
+            for other in range(size):
+                rank += near[other] > key
+            ranks[place] = rank
+        for place in range(size):
+            rank = ranks[place]
+            while space[low + rank] >= 0:
+                rank += 1
+            space[low + rank] = rows[low + place]
+    source, target = space, rows
     width = _RUN
     while width < count:
         for low in range(0, count, 2 * width):
