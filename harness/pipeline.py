@@ -120,7 +120,7 @@ class Pipeline:
             found = self.fused(source.num_fused)
         if source.budget is None or source.budget >= len(found.detections):
             return found
-        from harness.detection.fusion import keep_best
+        from harness.detection.budgets import keep_best
 
         kept = keep_best(found.detections, source.budget)
         return BoxSet(in_order(kept), _digest(found.address, source.budget), str(source))

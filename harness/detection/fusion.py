@@ -305,22 +305,3 @@ def _sizes(
         detector = next(name for name, one in zip(names, detections, strict=True) if missing[0] in one.image_ids)
         raise ValueError(f"sizes_wh: there is no size for image id {missing[0]}, where detector {detector} has a box")
     return np.array([sizes_wh[photo] for photo in photos.tolist()], np.float64).reshape(-1, 2)
-
-
-def keep_best(detections: Detections, budget: int) -> Detections:
-    """The ``budget`` boxes of the highest scores over all photos, in their old order.
-
-    Args:
-        detections: over a split.
-        budget: how many to keep, at least 0; the paper's 590k, 440k and 126k.
-
-    Returns:
-        At most ``budget`` boxes; among equal scores the lower image id, then the earlier row, stays.
-
-    Raises:
-        ValueError: the budget is negative.
-    """
-    if budget < 0:
-        raise ValueError(f"budget: expected a number of boxes >= 0, got {budget}")
-    best: Ints = np.lexsort((detections.image_ids, -detections.scores))[:budget]
-    return detections.take(np.sort(best))
