@@ -117,7 +117,7 @@ class Pipeline:
         found = self.detections(source.name) if source.fused is None else self.fused(source)
         if source.budget is None or source.budget >= len(found.detections):
             return found
-        from harness.detection.fusion import keep_best
+        from harness.detection.budgets import keep_best
 
         kept = keep_best(found.detections, source.budget, source.per_category)
         parts = (found.address, source.budget, *(["category"] if source.per_category else []))

@@ -10,54 +10,20 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from harness.detection.fusion_settings import ConfidenceType, check_weights
+from harness.detection.fusion_settings import FusionSettings as FusionSettings
 from harness.detection.piles import Groups, Pile
 from harness.types import Detections, Floats, Ints
-
-ConfidenceType = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
-FusionMethod = Literal["wbf", "nms", "soft_nms", "nmw"]
 
 _BLOCK = 1 << 15
 """Boxes that are worked on at once: their columns fit a processor's cache, and memory is used again."""
 
 _OUTSIDE_PX = 1.0
 """A box may stick out of its photo by this much (rounding in others' result files) and is cut."""
-
-
-class FusionSettings(BaseModel):
-    """How boxes are fused.
-
-    Attributes:
-        method: ``wbf`` makes one box of those of a group; ``nms``, ``soft_nms`` (Gaussian) and ``nmw`` (non-maximum
-            weighted) are those of ensemble-boxes, photo by photo and a hundred times slower. ``soft_nms`` leaves the
-            scores of the boxes that it keeps as they were, as that package does.
-        iou_threshold: boxes of one category with a larger IoU become one.
-        skip_threshold: boxes of a lower score are left out.
-        conf_type: how a fused box's score is made, see `weighted_boxes_fusion`; for ``wbf`` alone.
-        weights: one a detector, not negative, not all 0; a detector of weight 0 takes no part.
-            None weighs all alike.
-        max_per_image: most fused boxes a photo; None for no limit.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: FusionMethod = "wbf"
-    iou_threshold: float = Field(default=0.55, ge=0, le=1)
-    skip_threshold: float = Field(default=0.0, ge=0, le=1)
-    conf_type: ConfidenceType = "avg"
-    weights: tuple[float, ...] | None = None
-    max_per_image: int | None = Field(default=None, ge=1)
-
-    @field_validator("weights")
-    @classmethod
-    def _usable(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if weights is not None:
-            _check_weights(np.asarray(weights, np.float64), len(weights))
-        return weights
 
 
 def weighted_boxes_fusion(
@@ -102,7 +68,7 @@ def weighted_boxes_fusion(
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: expected a number in [0, 1], got {value}")
     trust = np.ones(len(boxes_list)) if weights is None else np.asarray(weights, np.float64)
-    _check_weights(trust, len(boxes_list))
+    check_weights(trust, len(boxes_list))
     given = [_columns(m, *lists) for m, lists in enumerate(zip(boxes_list, scores_list, labels_list, strict=True))]
     counts = np.array([len(one[1]) for one in given], np.int64)
     if counts.sum() == 0:
@@ -146,17 +112,6 @@ def _suppressed(pile: Pile, settings: FusionSettings) -> Groups:
         groups.boxes[found], groups.scores[found], groups.labels[found] = boxes, scores, labels
         groups.counts[photo] = len(scores)
     return groups
-
-
-def _check_weights(weights: Floats, num_detectors: int) -> None:
-    if weights.shape != (num_detectors,):
-        raise ValueError(f"weights: expected one a detector, {num_detectors}, got {weights.size}")
-    wrong = ~(np.isfinite(weights) & (weights >= 0))
-    if wrong.any():
-        detector = int(np.flatnonzero(wrong)[0])
-        raise ValueError(f"weights: that of detector {detector} must be a number >= 0, got {weights[detector]}")
-    if num_detectors and not weights.any():
-        raise ValueError("weights: at least one must be greater than 0")
 
 
 def _columns(detector: int, boxes: Any, scores: Any, labels: Any) -> tuple[Floats, Floats, Floats]:
@@ -211,13 +166,15 @@ def fuse(
         The fused boxes by ascending image id, within a photo by descending score.
 
     Raises:
-        ValueError: the number of weights is not that of the detectors, a photo's size is missing, or
-            a box sticks out of its photo by more than a pixel.
+        ValueError: the number of weights or calibrations is not that of the detectors, a photo's size is missing,
+            or a box sticks out of its photo by more than a pixel.
     """
+    from harness.detection.label_policies import keep_best_label
     from harness.detection.split_columns import best_first, gather, to_pixels
 
     weights = np.ones(len(detections)) if settings.weights is None else np.asarray(settings.weights, np.float64)
-    _check_weights(weights, len(detections))
+    check_weights(weights, len(detections))
+    scores_of = _calibrated(detections, settings)
     members = [m for m, one in enumerate(detections) if weights[m] > 0 and len(one)]
     if not members:
         return Detections.concatenate([])
@@ -230,7 +187,7 @@ def fuse(
     sizes = _sizes(photos, sizes_wh, [detections[m] for m in members], members)
     columns = (
         np.concatenate([detections[m].boxes_xyxy for m in members]),
-        np.concatenate([detections[m].scores for m in members]),
+        np.concatenate([scores_of[m] for m in members]),
         np.concatenate([detections[m].category_ids for m in members]),
         np.repeat((np.cumsum(weights > 0) - 1)[members], counts),
     )
@@ -252,12 +209,18 @@ def fuse(
                 f"box {columns[0][rows[bad]].tolist()} sticks out of the photo, which is {here[photo][0]:.0f} x "
                 f"{here[photo][1]:.0f} pixels"
             )
-        if settings.method == "wbf":
+        if settings.label_policy == "vote":
+            groups = pile.voted(settings.iou_threshold, settings.skip_threshold, settings.conf_type)
+        elif settings.method == "wbf":
             groups = pile.fused(settings.iou_threshold, settings.skip_threshold, settings.conf_type, False)
         else:
             groups = _suppressed(pile, settings)
         kept, limit = np.empty(size, np.int64), settings.max_per_image or size
-        best_first(places, groups.counts, groups.boxes, groups.scores, groups.labels, limit, kept)
+        if settings.label_policy == "best":
+            best_first(places, groups.counts, groups.boxes, groups.scores, groups.labels, size, kept)
+            keep_best_label(places, groups.counts, kept, groups.boxes, groups.labels, settings.label_iou, limit)
+        else:
+            best_first(places, groups.counts, groups.boxes, groups.scores, groups.labels, limit, kept)
         ends = np.concatenate([[0], np.cumsum(groups.counts)])
         fused = Groups(np.empty((ends[-1], 4)), np.empty(ends[-1]), np.empty(ends[-1], np.int64), groups.counts)
         to_pixels(
@@ -289,6 +252,14 @@ def fuse(
     return Detections(*fused)
 
 
+def _calibrated(detections: Sequence[Detections], settings: FusionSettings) -> list[Floats]:
+    """Each detector's scores, through its calibration where it has one."""
+    maps = (None,) * len(detections) if settings.calibrations is None else settings.calibrations
+    if len(maps) != len(detections):
+        raise ValueError(f"calibrations: expected one a detector, {len(detections)}, got {len(maps)}")
+    return [one.scores if map_ is None else map_.apply(one.scores) for one, map_ in zip(detections, maps, strict=True)]
+
+
 def available_threads() -> int:
     """The cores that this process may use; fewer where ``OMP_NUM_THREADS`` says so."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -305,22 +276,3 @@ def _sizes(
         detector = next(name for name, one in zip(names, detections, strict=True) if missing[0] in one.image_ids)
         raise ValueError(f"sizes_wh: there is no size for image id {missing[0]}, where detector {detector} has a box")
     return np.array([sizes_wh[photo] for photo in photos.tolist()], np.float64).reshape(-1, 2)
-
-
-def keep_best(detections: Detections, budget: int) -> Detections:
-    """The ``budget`` boxes of the highest scores over all photos, in their old order.
-
-    Args:
-        detections: over a split.
-        budget: how many to keep, at least 0; the paper's 590k, 440k and 126k.
-
-    Returns:
-        At most ``budget`` boxes; among equal scores the lower image id, then the earlier row, stays.
-
-    Raises:
-        ValueError: the budget is negative.
-    """
-    if budget < 0:
-        raise ValueError(f"budget: expected a number of boxes >= 0, got {budget}")
-    best: Ints = np.lexsort((detections.image_ids, -detections.scores))[:budget]
-    return detections.take(np.sort(best))

@@ -42,6 +42,31 @@ class Pile:
     models: Ints
     weights: Floats
 
+    def voted(self, iou_threshold: float, skip_threshold: float, conf_type: str) -> Groups:
+        """Fusion whatever the labels, of which each group then elects one; arguments as for `fused`."""
+        from harness.detection.label_policies import vote_photos
+        from harness.detection.wbf import CONF_TYPES
+
+        size, num_photos = len(self.scores), len(self.starts) - 1
+        groups = Groups(np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(num_photos, np.int64))
+        vote_photos(
+            self.starts,
+            self.boxes,
+            self.scores,
+            self.labels,
+            self.models,
+            self.weights,
+            float(iou_threshold),
+            float(skip_threshold),
+            CONF_TYPES.index(conf_type),
+            False,
+            groups.boxes,
+            groups.scores,
+            groups.labels,
+            groups.counts,
+        )
+        return groups
+
     def fused(self, iou_threshold: float, skip_threshold: float, conf_type: str, overflows: bool) -> Groups:
         """Weighted boxes fusion of each photo; arguments as for `harness.detection.fusion.weighted_boxes_fusion`.
 
