@@ -281,7 +281,7 @@ def _fit(
 def _calibrations(kind: str, detections: Sequence[Detections], items: Items) -> list[Calibration]:
     """One a detector, fitted to which of its boxes are hits."""
     from harness.detection.calibration import fit_isotonic, fit_temperature
-    from harness.scoring.hits import hits
+    from harness.scoring.matching import hits
 
     fit = fit_isotonic if kind == "isotonic" else fit_temperature
     return [fit(one.scores, hits(items, one, _HIT_IOU)) for one in detections]

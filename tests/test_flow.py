@@ -320,9 +320,9 @@ def test_fusion_is_fitted_for_a_retrieval_model_on_one_half_and_reported_on_the_
     pipeline = Pipeline(Workplace(scratch), read_split(data, "validation"))
     fused = pipeline.boxes(BoxSource("WBF_2")).detections
     assert np.bincount(fused.image_ids).max() <= (longer["settings"]["max_per_image"] or len(fused))
-    assert "on validation: the last three columns" in ok(
-        "tune", "fusion", "--data", data, "--work", scratch, *options, "--trials", 8
-    )
+    shown = ok("tune", "fusion", "--data", data, "--work", scratch, *options, "--trials", 8)
+    assert f"Acc@10 of m0,m9*0.5 on RENDERED, validation: searched on {first['num_photos']} photos" in shown
+    assert "exact McNemar" in shown
 
 
 def test_fusion_is_not_fitted_on_what_a_member_has_seen(data: Path, scratch: Path) -> None:
@@ -339,7 +339,7 @@ def test_fusion_is_not_fitted_on_what_a_member_has_seen(data: Path, scratch: Pat
 def test_halves_share_no_pair(data: Path) -> None:
     split = read_split(data, "validation")
     first, second = halves(split, split.photos.image_ids)
-    assert len(first) and len(second)
+    assert len(first) > 0 < len(second)
     pairs = [set(split.items.pair_ids[np.isin(split.items.image_ids, part)].tolist()) for part in (first, second)]
     assert not pairs[0] & pairs[1]
     assert pairs[0] | pairs[1] == set(split.items.pair_ids.tolist())

@@ -1,7 +1,5 @@
 """What boxes are worth: the short way must give what the whole pipeline gives."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -106,8 +104,8 @@ def test_too_few_gallery_boxes_and_other_photos(split: Split, sizes: dict[int, t
     objective = RetrievalAccuracy("histogram", split.items, CropFeatures([ColourHistogram()], split, sizes), [1.0])
     boxes = guesses(split, 0)
     few = np.flatnonzero(~split.photos.consumer_mask(boxes.image_ids))[:19]
-    with pytest.raises(InputError, match="19 boxes are left in the shop photos, at least 20"):
-        objective(boxes.take(few))
+    queries = np.flatnonzero(split.photos.consumer_mask(boxes.image_ids))
+    assert objective(boxes.take(np.concatenate([queries, few]))) == 0
     # Without any query box there is no hit, and no crash.
     assert objective(boxes.take(~split.photos.consumer_mask(boxes.image_ids))) == 0
     with pytest.raises(InputError, match="no row has a style > 0"):

@@ -23,7 +23,7 @@ from harness.commands.options import (
     split_name,
     workplace,
 )
-from harness.commands.tables import fusion_table, fusion_words
+from harness.commands.tables import fusion_lines, fusion_table
 
 app = typer.Typer()
 train_app = typer.Typer(help="Train a detector or a retrieval model.", no_args_is_help=True)
@@ -187,8 +187,10 @@ def tune_fusion(
         )
         return
     where = f"{'RENDERED, ' if photos.rendered else ''}{'held-out pairs of ' if split == 'train' else ''}{split}"
-    show(fusion_table(fits, where))
-    show(*(f"{name}: {fusion_words(fit.settings)}" for name, fit in fits.items()), f"kept in {place.fusion}")
+    first = next(iter(fits.values()))
+    others = f"; the columns after that are of {first.report['num_photos']} others" if first.report else ""
+    show(f"{first.objective} on {where}: searched on {first.num_photos} photos{others}", "", fusion_table(fits), "")
+    show(*fusion_lines(fits), f"kept in {place.fusion}")
 
 
 def _training_ids(photos: Any, hold_out: bool) -> Any:

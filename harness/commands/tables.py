@@ -24,34 +24,34 @@ def ladder_table(rungs: Sequence[Rung]) -> Any:
     return table
 
 
-def fusion_table(fits: Mapping[str, FusionFit], where: str) -> Any:
+def fusion_table(fits: Mapping[str, FusionFit]) -> Any:
     """What a search for the settings of fusions found, and what it is worth on photos that it did not see."""
-    first = next(iter(fits.values()))
-    reports = bool(first.report)
-    table = plain_table(
-        ["fusion", "trials", *(["on its half", "best detector", "defaults"] if reports else []), "fitted"]
-    )
-    table.title = f"{first.objective} on {where}" + (
-        ": the last three columns are of the other half" if reports else ""
-    )
-    table.title_justify = "left"
+    reports = bool(next(iter(fits.values())).report)
+    table = plain_table(["fusion", "trials", "searched", *(["defaults", "fitted", "best detector"] if reports else [])])
     for name, fit in fits.items():
-        told = fit.report
-        if not told:
-            table.add_row(name, str(fit.num_trials), f"{fit.value:.3f}")
-            continue
-        best = f"{told['best_member_value']:.3f} {told['best_member']}"
-        cells = [f"{fit.value:.3f}", best, f"{told['defaults']:.3f}", f"{told['fitted']:.3f}"]
-        if "p" in told:
-            low, high = told["interval"]
-            cells[-1] += (
-                f" ({told['fitted'] - told['defaults']:+.3f}, 95 % {low:+.3f} to {high:+.3f}, p {told['p']:.2g})"
-            )
-        table.add_row(name, str(fit.num_trials), *cells)
+        cells = [name, str(fit.num_trials), f"{fit.value:.3f}"]
+        if reports:
+            best, told = fit.report["best_member"], fit.report
+            cells += [f"{told['defaults']:.3f}", f"{told['fitted']:.3f}", f"{told['best_member_value']:.3f} {best}"]
+        table.add_row(*cells)
     return table
 
 
-def fusion_words(settings: Mapping[str, Any]) -> str:
+def fusion_lines(fits: Mapping[str, FusionFit]) -> list[str]:
+    """Of each fusion what settings were found, and whether they are better than the defaults beyond chance."""
+    lines = []
+    for name, fit in fits.items():
+        lines.append(f"{name}: {_fusion_words(fit.settings)}")
+        if "p" in fit.report:
+            told, (low, high) = fit.report, fit.report["interval"]
+            lines.append(
+                f"  against the defaults {told['fitted'] - told['defaults']:+.3f}, 95 % interval {low:+.3f} to "
+                f"{high:+.3f}, p {told['p']:.2g} (exact McNemar, {told['num_queries']} queries)"
+            )
+    return lines
+
+
+def _fusion_words(settings: Mapping[str, Any]) -> str:
     """Settings of a fusion in a line; of a calibration only its kind."""
     words = {}
     for name, value in settings.items():

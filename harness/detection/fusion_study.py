@@ -152,8 +152,9 @@ def _suggested(trial: optuna.Trial, space: SearchSpace, num_detectors: int) -> d
     for name, choices in (("label_policy", space.label_policies), ("calibration", space.calibrations)):
         if len(choices) > 1:
             values[name] = trial.suggest_categorical(name, choices)
-    is_free = space.free_weights and trial.suggest_categorical("free_weights", (False, True))
-    if is_free:
+    if space.free_weights:
+        values["free_weights"] = trial.suggest_categorical("free_weights", (False, True))
+    if values.get("free_weights", False):
         values |= {name: trial.suggest_float(name, 0.0, 1.0) for name in _weight_names(num_detectors)}
     else:
         values["strongest"] = trial.suggest_int("strongest", 1, num_detectors)
@@ -207,8 +208,7 @@ def _weights(values: Mapping[str, Any], strengths: np.ndarray[Any, np.dtype[np.f
     takes_part = np.isin(np.arange(len(strengths)), strongest)
     # 0 to the power of 0 is 1: without trust, a detector that finds nothing weighs as much as the others.
     share = strengths / strengths.max() if strengths.max() > 0 else np.ones(len(strengths))
-    weights = np.where(takes_part, share ** values["trust"], 0.0)
-    return weights
+    return np.where(takes_part, share ** values["trust"], 0.0)
 
 
 def _weight_names(num_detectors: int) -> list[str]:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.detection.fusion import fuse
 from harness.detection.calibration import fit_isotonic, fit_temperature
+from harness.detection.fusion import fuse
 from harness.detection.fusion_study import WIDE, best_of_each_photo, fit_fusion
 from harness.types import Detections, InputError
 
