@@ -179,3 +179,12 @@ def test_any_text_parses_or_is_a_spec_error(text: str) -> None:
     except SpecError:
         return
     assert parse(str(ensemble)) == ensemble
+
+
+def test_no_wbf_n_takes_a_detector_that_the_paper_has_not() -> None:
+    known = (*PAPER_DETECTORS, "Mine")
+    assert parse("m4 + mine@126k", detectors=known).boxes == BoxSource("Mine", 126_000)
+    with pytest.raises(SpecError, match=r"unknown boxes 'WBF_6'; there are WBF_1, .*RetinaNet-X101-FPN, Mine, GT"):
+        parse("m4 + WBF_6", detectors=known)
+    with pytest.raises(SpecError, match="unknown boxes 'Mine'"):
+        parse("m4 + Mine")

@@ -32,12 +32,17 @@ app.add_typer(train_app, name="train")
 app.add_typer(tune_app, name="tune")
 
 
+Recipes = Annotated[
+    Path | None, typer.Option("--recipes", help="A TOML file of further detectors, of the form of detectors.toml.")
+]
+
+
 @app.command()
-def models(as_json: Json = False) -> None:
+def models(recipes: Recipes = None, as_json: Json = False) -> None:
     """Every detector and retrieval recipe, resolved, with its published figure."""
     from harness import catalogue
 
-    emit(catalogue.as_json()) if as_json else show(*catalogue.tables())
+    emit(catalogue.as_json(recipes)) if as_json else show(*catalogue.tables(recipes))
 
 
 Scale = Annotated[
@@ -51,6 +56,26 @@ HoldOut = Annotated[
     bool, typer.Option("--hold-out", help="Leave out the tenth of the pairs on which `tune fusion` fits.")
 ]
 Init = Annotated[Path | None, typer.Option("--init-from", help="Weights to start from.")]
+DetectorInit = Annotated[
+    str | None,
+    typer.Option(
+        "--init-from",
+        metavar="coco|imagenet|none|PATH",
+        help="Weights to start from: the model zoo's, the backbone of the config, random ones, or a file.",
+    ),
+]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", help="An mmdet config, a file or a path inside its wheel, to be trained as NAME."),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Photos a step over all devices; the learning rate goes with it."),
+]
+InputPx = Annotated[
+    str | None,
+    typer.Option("--input", metavar="LONGxSHORT", help="Size that photos are resized to fit, in pixels."),
+]
 
 
 @train_app.command("detector")
@@ -64,17 +89,24 @@ def train_detector(
     steps: Steps = None,
     devices: Devices = 0,
     nodes: Nodes = 1,
-    init_from: Init = None,
+    init_from: DetectorInit = None,
+    config: Config = None,
+    recipes: Recipes = None,
+    batch_size: BatchSize = None,
+    input_px: InputPx = None,
     hold_out: HoldOut = False,
     force: Force = False,
 ) -> None:
-    """Train one of the five detectors; an interrupted training goes on."""
-    from harness.detection.recipes import load_recipes
+    """Train one of the five detectors, or any other mmdet config; an interrupted training goes on."""
+    from harness.detection.choice import chosen_recipe
     from harness.detection.training import train
 
+    recipe, notes = chosen_recipe(name, scale, config=config, recipes=recipes, batch_size=batch_size, input_px=input_px)
+    for note in notes:
+        typer.echo(note, err=True)
     place, photos = workplace(work), read_photos(data, split)
     card = train(
-        one_of(load_recipes(), name, "detector"),
+        recipe,
         scale,
         photos,
         _training_ids(photos, hold_out),
@@ -86,6 +118,11 @@ def train_detector(
         num_nodes=nodes,
         force=force,
     )
+    if card.initial_weights is not None:
+        left = f"; left as drawn: {', '.join(card.left_as_drawn)}" if card.left_as_drawn else ""
+        show(f"began with {card.initial_weights}{left}")
+    if card.items_without_area:
+        show(f"{card.items_without_area} items were never shown: their boxes have no area")
     show(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('detector', name)}")
 
 

@@ -17,10 +17,10 @@ from harness.detection.recipes import Augmentation
 Photo = NDArray[np.uint8]
 Polygon = NDArray[np.float64]
 
-_MULTIPLE_PX = 32
+MULTIPLE_PX = 32
 """Sides of the input are multiples of this: the coarsest of the networks' first strides."""
 
-_SMALLEST_PX = 2.0
+SMALLEST_PX = 2.0
 """A box that cropping leaves narrower than this is dropped."""
 
 _SMALLEST_PART = 0.3
@@ -62,7 +62,7 @@ def canvas_hw(size_wh: tuple[int, int], input_px: tuple[int, int]) -> tuple[int,
 
     It depends on the photo alone, so that what is found in it cannot depend on its batch.
     """
-    long_px, short_px = (-(-side // _MULTIPLE_PX) * _MULTIPLE_PX for side in input_px)
+    long_px, short_px = (-(-side // MULTIPLE_PX) * MULTIPLE_PX for side in input_px)
     width, height = size_wh
     return (long_px, short_px) if height > width else (short_px, long_px)
 
@@ -154,7 +154,7 @@ def _moved_boxes(
     matrix: NDArray[np.float64],
     shape_hw: tuple[int, int],
     smallest_part: float = _SMALLEST_PART,
-    smallest_px: float = _SMALLEST_PX,
+    smallest_px: float = SMALLEST_PX,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     corners = _moved_points(boxes_xyxy.reshape(-1, 2), matrix).reshape(-1, 2, 2)
     whole = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)

@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from harness.artifacts import file_sha256
 from harness.cards import CARD_FILE, WEIGHTS_FILE, TrainedOn, write_text
 from harness.data.photos import decode_rgb
-from harness.detection.bridge import Network, load_model_config, merged
+from harness.detection.bridge import Network
+from harness.detection.configs import load_model_config, merged
 from harness.detection.module import learning_rate_factor, make_optimiser, unfreeze
 from harness.detection.recipes import DetectorScale, Optimiser, Pretraining
 from harness.fitting import FitSettings, StepSampler, fit, shuffled_batches, step_seed
