@@ -39,8 +39,8 @@ def weighted_boxes_fusion(
 ) -> tuple[Floats, Floats, Floats]:
     """Fuse the boxes of several detectors in one photo, as the function of that name in ensemble-boxes does.
 
-    Boxes of no area are left out. Where every box of a group has score 0, that package divides by
-    zero; such a group is left out here.
+    Boxes of no area are left out. Where every box of a group has score 0, that package divides by zero; such a group
+    is left out here. Labels stay exact up to 53 bits; that package rounds those of groups to 24.
 
     Args:
         boxes_list: M of (N, 4), units of the photo in [0, 1], x1 <= x2 and y1 <= y2.
@@ -165,12 +165,14 @@ def fuse(
         The fused boxes by ascending image id, within a photo by descending score.
 
     Raises:
-        ValueError: the number of weights or calibrations is not that of the detectors, a photo's size is missing,
-            or a box sticks out of its photo by more than a pixel.
+        ValueError: the number of weights or calibrations is not that of the detectors, a photo's size is missing or
+            not above 0, a box sticks out of its photo by more than a pixel, or there is no thread.
     """
     from harness.detection.label_policies import keep_best_label
     from harness.detection.split_columns import best_first, gather, to_pixels
 
+    if num_threads is not None and num_threads < 1:
+        raise ValueError(f"num_threads: expected at least 1, got {num_threads}")
     weights = np.ones(len(detections)) if settings.weights is None else np.asarray(settings.weights, np.float64)
     check_weights(weights, len(detections))
     scores_of = _calibrated(detections, settings)
@@ -283,4 +285,11 @@ def _sizes(
     if missing:
         detector = next(name for name, one in zip(names, detections, strict=True) if missing[0] in one.image_ids)
         raise ValueError(f"sizes_wh: there is no size for image id {missing[0]}, where detector {detector} has a box")
-    return np.array([sizes_wh[photo] for photo in photos.tolist()], np.float64).reshape(-1, 2)
+    sizes = np.array([sizes_wh[photo] for photo in photos.tolist()], np.float64).reshape(-1, 2)
+    wrong = ~(np.isfinite(sizes) & (sizes > 0)).all(axis=1)
+    if wrong.any():
+        photo = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"sizes_wh: expected width and height above 0 for image id {photos[photo]}, got {sizes[photo].tolist()}"
+        )
+    return sizes
