@@ -10,13 +10,14 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from queue import SimpleQueue
 from typing import Any, get_args
 
 import numpy as np
 
 from harness.detection.fusion_settings import ConfidenceType, check_weights
 from harness.detection.fusion_settings import FusionSettings as FusionSettings
-from harness.detection.piles import Groups, Pile
+from harness.detection.piles import Groups, Pile, Space
 from harness.types import Detections, Floats, Ints
 
 _BLOCK = 1 << 15
@@ -38,8 +39,8 @@ def weighted_boxes_fusion(
 ) -> tuple[Floats, Floats, Floats]:
     """Fuse the boxes of several detectors in one photo, as the function of that name in ensemble-boxes does.
 
-    Boxes of no area are left out. Where every box of a group has score 0, that package divides by
-    zero; such a group is left out here.
+    Boxes of no area are left out. Where every box of a group has score 0, that package divides by zero; such a group
+    is left out here. Labels stay exact up to 53 bits; that package rounds those of groups to 24.
 
     Args:
         boxes_list: M of (N, 4), units of the photo in [0, 1], x1 <= x2 and y1 <= y2.
@@ -83,21 +84,20 @@ def weighted_boxes_fusion(
         np.repeat(np.arange(len(counts)), counts),
         trust,
     )
-    groups = pile.fused(iou_thr, skip_box_thr, conf_type, allows_overflow)
+    groups = Groups.blank(len(scores), 1)
+    pile.fuse(iou_thr, skip_box_thr, conf_type, allows_overflow, groups)
     size = int(groups.counts[0])
     order = groups.scores[:size].argsort()[::-1]  # what numpy makes of equal scores, as that package does
     order = order[np.isfinite(groups.boxes[order]).all(axis=1) & np.isfinite(groups.scores[order])]
     return groups.boxes[order], groups.scores[order], groups.labels[order].astype(np.float64)
 
 
-def _suppressed(pile: Pile, settings: FusionSettings) -> Groups:
+def _suppress(pile: Pile, settings: FusionSettings, groups: Groups) -> None:
     """By one of the other methods of ensemble-boxes."""
     from ensemble_boxes import nms, non_maximum_weighted, soft_nms
 
     function = {"nms": nms, "soft_nms": soft_nms, "nmw": non_maximum_weighted}[settings.method]
     weights = None if settings.weights is None else pile.weights
-    size = len(pile.scores)
-    groups = Groups(np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(len(pile.starts) - 1, int))
     sides = pile.boxes[:, 2:] - pile.boxes[:, :2]
     # That package prints where it meets a box without area.
     takes_part = (pile.scores >= settings.skip_threshold) & (sides[:, 0] * sides[:, 1] > 0)
@@ -111,7 +111,6 @@ def _suppressed(pile: Pile, settings: FusionSettings) -> Groups:
         found = slice(start, start + len(scores))
         groups.boxes[found], groups.scores[found], groups.labels[found] = boxes, scores, labels
         groups.counts[photo] = len(scores)
-    return groups
 
 
 def _columns(detector: int, boxes: Any, scores: Any, labels: Any) -> tuple[Floats, Floats, Floats]:
@@ -166,12 +165,14 @@ def fuse(
         The fused boxes by ascending image id, within a photo by descending score.
 
     Raises:
-        ValueError: the number of weights or calibrations is not that of the detectors, a photo's size is missing,
-            or a box sticks out of its photo by more than a pixel.
+        ValueError: the number of weights or calibrations is not that of the detectors, a photo's size is missing or
+            not above 0, a box sticks out of its photo by more than a pixel, or there is no thread.
     """
     from harness.detection.label_policies import keep_best_label
     from harness.detection.split_columns import best_first, gather, to_pixels
 
+    if num_threads is not None and num_threads < 1:
+        raise ValueError(f"num_threads: expected at least 1, got {num_threads}")
     weights = np.ones(len(detections)) if settings.weights is None else np.asarray(settings.weights, np.float64)
     check_weights(weights, len(detections))
     scores_of = _calibrated(detections, settings)
@@ -192,13 +193,19 @@ def fuse(
         np.repeat((np.cumsum(weights > 0) - 1)[members], counts),
     )
     used = weights[weights > 0]
+    spaces: SimpleQueue[Space] = SimpleQueue()
 
     def fuse_block(first: int, end: int) -> Groups:
         rows, places = order[starts[first] : starts[end]], starts[first : end + 1] - starts[first]
-        size = len(rows)
-        pile = Pile(
-            places, np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64), used
-        )
+        space = spaces.get()
+        try:
+            return fuse_rows(first, end, rows, places, space)
+        finally:
+            spaces.put(space)
+
+    def fuse_rows(first: int, end: int, rows: Ints, places: Ints, space: Space) -> Groups:
+        pile = space.pile(places, used)
+        groups, kept, size = space.groups(pile), space.rows(pile), len(rows)
         here = sizes[first:end]
         bad = gather(places, rows, *columns, here, _OUTSIDE_PX, pile.boxes, pile.scores, pile.labels, pile.models)
         if bad >= 0:
@@ -210,12 +217,12 @@ def fuse(
                 f"{here[photo][1]:.0f} pixels"
             )
         if settings.label_policy == "vote":
-            groups = pile.voted(settings.iou_threshold, settings.skip_threshold, settings.conf_type)
+            pile.vote(settings.iou_threshold, settings.skip_threshold, settings.conf_type, groups)
         elif settings.method == "wbf":
-            groups = pile.fused(settings.iou_threshold, settings.skip_threshold, settings.conf_type, False)
+            pile.fuse(settings.iou_threshold, settings.skip_threshold, settings.conf_type, False, groups)
         else:
-            groups = _suppressed(pile, settings)
-        kept, limit = np.empty(size, np.int64), settings.max_per_image or size
+            _suppress(pile, settings, groups)
+        limit = settings.max_per_image or size
         if settings.label_policy == "best":
             best_first(places, groups.counts, groups.boxes, groups.scores, groups.labels, size, kept)
             keep_best_label(places, groups.counts, kept, groups.boxes, groups.labels, settings.label_iou, limit)
@@ -239,7 +246,10 @@ def fuse(
 
     bounds = np.append(np.searchsorted(starts[:-1], np.arange(0, len(order), _BLOCK)), len(photos))
     bounds = bounds[np.concatenate([[True], bounds[1:] > bounds[:-1]])]
-    with ThreadPoolExecutor(num_threads or available_threads()) as pool:  # compiled code does not hold the lock
+    num_workers = min(num_threads or available_threads(), len(bounds) - 1)
+    for _ in range(num_workers):
+        spaces.put(Space(int(np.diff(starts[bounds]).max())))
+    with ThreadPoolExecutor(num_workers) as pool:  # compiled code does not hold the lock
         blocks = list(pool.map(fuse_block, bounds[:-1].tolist(), bounds[1:].tolist()))
     fused = (
         np.repeat(photos, np.concatenate([block.counts for block in blocks])),
@@ -275,4 +285,11 @@ def _sizes(
     if missing:
         detector = next(name for name, one in zip(names, detections, strict=True) if missing[0] in one.image_ids)
         raise ValueError(f"sizes_wh: there is no size for image id {missing[0]}, where detector {detector} has a box")
-    return np.array([sizes_wh[photo] for photo in photos.tolist()], np.float64).reshape(-1, 2)
+    sizes = np.array([sizes_wh[photo] for photo in photos.tolist()], np.float64).reshape(-1, 2)
+    wrong = ~(np.isfinite(sizes) & (sizes > 0)).all(axis=1)
+    if wrong.any():
+        photo = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"sizes_wh: expected width and height above 0 for image id {photos[photo]}, got {sizes[photo].tolist()}"
+        )
+    return sizes

@@ -126,6 +126,11 @@ def keep_best_label(
         iou_threshold: groups of two labels with a larger IoU do not both stay.
         limit: most groups of a photo.
     """
+    longest = 1
+    for photo in range(len(counts)):
+        longest = max(longest, counts[photo])
+    columns, names = np.empty((5, longest), np.float64), np.empty(longest, np.int64)
+    lefts, tops, rights, bottoms, areas = columns[0], columns[1], columns[2], columns[3], columns[4]
     for photo in range(len(counts)):
         chosen = rows[starts[photo] : starts[photo + 1]]
         kept = 0
@@ -133,22 +138,22 @@ def keep_best_label(
             if kept == limit:
                 break
             row = chosen[number]
-            x1, y1, x2, y2 = boxes[row, 0], boxes[row, 1], boxes[row, 2], boxes[row, 3]
-            stays = True
+            x1, y1, x2, y2, label = boxes[row, 0], boxes[row, 1], boxes[row, 2], boxes[row, 3], labels[row]
+            area = (x2 - x1) * (y2 - y1)
+            num_close = 0
+            # To the end and without a branch: so the compiler takes several boxes at once.
             for place in range(kept):
-                other = chosen[place]
-                if labels[other] == labels[row]:
-                    continue
-                width = min(x2, boxes[other, 2]) - max(x1, boxes[other, 0])
-                height = min(y2, boxes[other, 3]) - max(y1, boxes[other, 1])
-                if width <= 0.0 or height <= 0.0:
-                    continue
-                shared = width * height
-                area = (boxes[other, 2] - boxes[other, 0]) * (boxes[other, 3] - boxes[other, 1])
-                if shared / ((x2 - x1) * (y2 - y1) + area - shared) > iou_threshold:
-                    stays = False
-                    break
-            if stays:
+                left = lefts[place] if lefts[place] > x1 else x1
+                top = tops[place] if tops[place] > y1 else y1
+                right = rights[place] if rights[place] < x2 else x2
+                bottom = bottoms[place] if bottoms[place] < y2 else y2
+                width, height = right - left, bottom - top
+                shared = (width if width > 0.0 else 0.0) * (height if height > 0.0 else 0.0)
+                is_close = shared > iou_threshold * (areas[place] + area - shared)
+                num_close += is_close & (names[place] != label)
+            if num_close == 0:
+                lefts[kept], tops[kept], rights[kept], bottoms[kept], areas[kept] = x1, y1, x2, y2, area
+                names[kept] = label
                 chosen[kept] = row
                 kept += 1
         counts[photo] = kept

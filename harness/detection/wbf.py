@@ -73,29 +73,32 @@ def fuse_photos(
     rows = np.empty(longest, np.int64)
     space = np.empty(longest, np.int64)
     weighted = np.empty(longest, np.float64)
-    is_done = np.empty(longest, np.bool_)
+    waiting = np.empty(longest, np.int64)
     groups = np.empty((COLUMNS, longest), np.float64)
     has_model = np.empty((longest, len(weights)), np.bool_)
     for photo in range(len(starts) - 1):
         start, end = starts[photo], starts[photo + 1]
         out_counts[photo] = 0
         is_tied[photo] = False
+        num_waiting = 0
         for place in range(end - start):
             row = start + place
             area = (boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1])
-            is_done[place] = scores[row] < skip_threshold or area == 0.0
             weighted[place] = scores[row] * weights[models[row]]
+            waiting[num_waiting] = place
+            num_waiting += scores[row] >= skip_threshold and area != 0.0
         first_group = start
-        for place in range(end - start):
-            if is_done[place]:
-                continue
-            label = labels[start + place]
-            count = 0
-            for other in range(place, end - start):
-                if labels[start + other] == label and not is_done[other]:
-                    is_done[other] = True
-                    rows[count] = other
-                    count += 1
+        while num_waiting > 0:
+            label = labels[start + waiting[0]]
+            count, num_others = 0, 0
+            # Each is written to both lists, and stays in one: so the processor need not guess which.
+            for number in range(num_waiting):
+                place = waiting[number]
+                is_label = labels[start + place] == label
+                rows[count], waiting[num_others] = place, place
+                count += is_label
+                num_others += not is_label
+            num_waiting = num_others
             if sort_rows(rows, weighted, count, space):
                 is_tied[photo] = True
                 break
