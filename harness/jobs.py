@@ -162,7 +162,7 @@ def fit_fusion(
     fitted: dict[str, Any] = {}
     advance = held.report("fit fusion")
     for done, count in enumerate(counts):
-        parts = [held.detections(name) for name in PAPER_DETECTORS[:count]]
+        parts = list(held.detections_of(PAPER_DETECTORS[:count]).values())
         recipe = Recipe(
             "fit-fusion",
             FIT_FUSION_VERSION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.types import RANKS
+from harness.types import RANKS, BoxAP
 
 if TYPE_CHECKING:
     from harness.scoring.ladder import Rung
@@ -19,6 +19,15 @@ def ladder_table(rungs: Sequence[Rung]) -> Any:
         table.add_row(f"{'+ ' if number else ''}{rung.name}", *figures(rung.acc, 4), gained)
     left = 1 - rungs[-1].acc[10]
     table.add_row("+ ranking", *figures(dict.fromkeys(RANKS, 1.0), 4), f"{left:+.4f}")
+    return table
+
+
+def ap_table(found: Mapping[str, BoxAP], what: str) -> Any:
+    """Box AP of detectors and fusions on a split, also by the annotated garments' size (COCO's limits)."""
+    table = plain_table([f"boxes of {what}", "AP", "AP50", "AP75", "small", "medium", "large"])
+    for name, ap in found.items():
+        values = (ap.ap, ap.ap50, ap.ap75, ap.ap_small, ap.ap_medium, ap.ap_large)
+        table.add_row(name, *("" if value is None else f"{value:.3f}" for value in values))
     return table
 
 
