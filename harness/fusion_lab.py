@@ -156,7 +156,8 @@ def fit_fusion(
             raise InputError(f"{source}: is no fusion; name WBF_1 to WBF_{len(PAPER_DETECTORS)} or WBF(DETECTOR,…)")
     _refuse_what_saw_the_photos(pipeline, wanted, ensemble)
     fit_ids, report_ids = halves(split, pipeline.image_ids) if report_on_half else (pipeline.image_ids, None)
-    parts = {name: pipeline.detections(name).detections for source in wanted for name in source.detectors}
+    names = list(dict.fromkeys(name for source in wanted for name in source.detectors))
+    parts = {name: found.detections for name, found in pipeline.detections_of(names).items()}
     sizes = pipeline.photo_sizes()
     objectives = _objectives(pipeline, ensemble, [fit_ids, *([] if report_ids is None else [report_ids])], sizes)
     fits: dict[str, FusionFit] = {}

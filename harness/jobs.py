@@ -136,13 +136,13 @@ def copy_whole(source: Path, target: Path) -> None:
     part.replace(target)
 
 
-def box_ap_of(pipeline: Pipeline, source: str) -> BoxAP | None:
-    """Box AP of a detector or a ``WBF_n``; None where the split has no annotations."""
+def box_ap_of(pipeline: Pipeline, source: BoxSource) -> BoxAP | None:
+    """Box AP of a box source; None where the split has no annotations."""
     from harness.scoring.boxes import box_ap
 
     if pipeline.split.items is None:
         return None
-    return box_ap(pipeline.split.items, pipeline.boxes(BoxSource(source)).detections, pipeline.image_ids)
+    return box_ap(pipeline.split.items, pipeline.boxes(source).detections, pipeline.image_ids)
 
 
 def tables(pipeline: Pipeline) -> list[PaperTable]:
@@ -154,12 +154,12 @@ def tables(pipeline: Pipeline) -> list[PaperTable]:
     measured: dict[int, dict[str, dict[str, float | None]]] = {number: {} for number in (2, 3, 5, 6, 7)}
     ready = set(pipeline.work.trained("detector"))
     for title, name in zip(_TITLES, PAPER_DETECTORS, strict=True):
-        ap = box_ap_of(pipeline, name) if name in ready else None
+        ap = box_ap_of(pipeline, BoxSource(name)) if name in ready else None
         if ap is not None:
             values = (ap.ap, ap.ap50, ap.ap75, ap.ap_small, ap.ap_medium, ap.ap_large)
             measured[2][title] = dict(zip(("AP", "AP50", "AP75", "APS", "APM", "APL"), values, strict=True))
     for count in range(1, len(PAPER_DETECTORS) + 1):
-        ap = box_ap_of(pipeline, f"WBF_{count}") if ready.issuperset(PAPER_DETECTORS[:count]) else None
+        ap = box_ap_of(pipeline, BoxSource(f"WBF_{count}")) if ready.issuperset(PAPER_DETECTORS[:count]) else None
         if ap is not None:
             measured[5][f"WBF_{count}"] = {"AP50": ap.ap50}
     if pipeline.work.board.exists():

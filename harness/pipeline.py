@@ -25,7 +25,7 @@ from harness.artifacts import (
     write_json,
 )
 from harness.progress import Reporter, silent
-from harness.shards import detect_in_shards, embed_in_shards, in_order
+from harness.shards import DetectorToRun, Resources, detect_in_shards, embed_in_shards, in_order
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, parse
 from harness.timing import StageTime, Stopwatch
 from harness.types import GALLERY_LENGTH, Detections, Embeddings, InputError, Ints, Ranking, Score, Split
@@ -34,8 +34,9 @@ from submissions.writer import DECIMALS, rows_from_ranking, write_submission
 
 if TYPE_CHECKING:
     from harness.detection.fusion import FusionSettings
+    from harness.detection.inference_settings import InferenceSettings
 
-DETECT_VERSION = 1
+DETECT_VERSION = 2
 FUSE_VERSION = 1
 EMBED_VERSION = 1
 SEARCH_VERSION = 1
@@ -90,6 +91,8 @@ class Pipeline:
         image_ids: the photos to use; None for all of the split.
         report: where progress is shown.
         stopwatch: collects the stages' times.
+        inference: detector -> how it looks at photos, instead of what was kept in the working folder.
+        resources: what detection may use.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class Pipeline:
         image_ids: Ints | None = None,
         report: Reporter = silent,
         stopwatch: Stopwatch | None = None,
+        inference: Mapping[str, InferenceSettings] | None = None,
+        resources: Resources | None = None,
     ) -> None:
         self.work = work
         self.store = work.store
@@ -107,6 +112,8 @@ class Pipeline:
         self.image_ids = split.photos.image_ids if image_ids is None else np.sort(image_ids)
         self.report = report
         self.stopwatch = stopwatch or Stopwatch()
+        self.inference = inference or {}
+        self.resources = resources or Resources()
 
     # --- boxes ---------------------------------------------------------------------------------
 
@@ -125,16 +132,45 @@ class Pipeline:
 
     def detections(self, name: str) -> BoxSet:
         """One detector's boxes."""
-        card = self.work.model_card("detector", name)
-        recipe = Recipe("detect", DETECT_VERSION, {}, {"data": self.data_address}, {card.name: card.identity})
+        return self.detections_of([name])[name]
 
-        def make(draft: Draft) -> dict[str, Any]:
-            return detect_in_shards(draft, card.folder, self.split, self.image_ids, self.report(f"detect {name}"))
+    def detections_of(self, names: Sequence[str]) -> dict[str, BoxSet]:
+        """The boxes of every named detector; the missing ones in one pass over the photos."""
+        cards = {name: self.work.model_card("detector", name) for name in names}
+        recipes, missing = {}, {}
+        for name, card in cards.items():
+            settings = self.inference_settings(name)
+            inputs, checkpoints = {"data": self.data_address}, {card.name: card.identity}
+            recipes[name] = Recipe("detect", DETECT_VERSION, settings.changes, inputs, checkpoints)
+            identity = _digest(DETECT_VERSION, sorted(settings.changes.items()), card.identity)
+            missing[name] = DetectorToRun(card.folder, settings, identity)
 
-        with self.stopwatch.stage(f"detect {name}", "photos") as clock:
-            artifact, made = self.store.get(recipe, make)
-            _note(clock, [artifact], made, len(self.image_ids))
-        return BoxSet(artifact.detections(), artifact.address, name)
+        def make(drafts: Mapping[str, Draft]) -> dict[str, dict[str, Any]]:
+            return detect_in_shards(drafts, missing, self.split, self.image_ids, self.report, self.resources)
+
+        together = Stopwatch()
+        with together.stage("detect") as clock:
+            artifacts, made = self.store.get_many(recipes, make)
+        for name, artifact in artifacts.items():
+            stage = StageTime(f"detect {name}", clock.seconds / len(artifacts), unit="photos")
+            _note(stage, [artifact], name in made, len(self.image_ids))
+            self.stopwatch.stages.append(stage)
+        return {name: BoxSet(one.detections(), one.address, name) for name, one in artifacts.items()}
+
+    def inference_settings(self, name: str) -> InferenceSettings:
+        """How a detector looks at photos: as this pipeline was told, as was kept in the working folder, or plainly.
+
+        Raises:
+            InputError: the file of kept settings is damaged.
+        """
+        from harness.detection.inference_settings import InferenceSettings
+
+        if name in self.inference:
+            return self.inference[name]
+        try:
+            return InferenceSettings(**self.work.kept_inference().get(name, {}))
+        except ValueError as error:
+            raise self.work.damaged_inference(f"{name}: {error}") from error
 
     def fused(self, source: BoxSource, settings: FusionSettings | None = None) -> BoxSet:
         """The fused boxes of several detectors.
@@ -145,7 +181,7 @@ class Pipeline:
         """
         from harness.detection.fusion import fuse
 
-        parts = [self.detections(name) for name in source.detectors]
+        parts = list(self.detections_of(source.detectors).values())
         chosen = settings or fusion_settings(self.work, source.name)
         recipe = Recipe(
             "fuse",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.options import plain
-from harness.types import RANKS
+from harness.types import RANKS, BoxAP
 
 if TYPE_CHECKING:
     from harness.fusion_lab import FusionFit
@@ -63,6 +63,15 @@ def _fusion_words(settings: Mapping[str, Any]) -> str:
             value = "[" + ", ".join(f"{weight:.3g}" for weight in value) + "]"
         words[name] = value
     return plain(words)
+
+
+def ap_table(found: Mapping[str, BoxAP], what: str) -> Any:
+    """Box AP of detectors and fusions on a split, also by the annotated garments' size (COCO's limits)."""
+    table = plain_table([f"boxes of {what}", "AP", "AP50", "AP75", "small", "medium", "large"])
+    for name, ap in found.items():
+        values = (ap.ap, ap.ap50, ap.ap75, ap.ap_small, ap.ap_medium, ap.ap_large)
+        table.add_row(name, *("" if value is None else f"{value:.3f}" for value in values))
+    return table
 
 
 def figures(acc: Mapping[int, float], digits: int) -> list[str]:

@@ -241,7 +241,7 @@ def _detect_side_by_side(
 def _measure_boxes(pipeline: Pipeline, result: QuickstartResult) -> None:
     sources = [*PAPER_DETECTORS, *(f"WBF_{n}" for n in range(1, len(PAPER_DETECTORS) + 1))]
     for name in sources:
-        ap = box_ap_of(pipeline, name)
+        ap = box_ap_of(pipeline, BoxSource(name))
         assert ap is not None, "a rendered validation split has annotations"
         result.box_ap[name] = ap
         result.num_boxes[name] = len(pipeline.boxes(BoxSource(name)).detections)
