@@ -13,6 +13,7 @@ manifest's size and SHA-256: a damaged or foreign file is an `ArtifactError` tha
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -30,6 +31,8 @@ from numpy.typing import NDArray
 from harness.types import Detections, InputError
 
 MANIFEST = "manifest.json"
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ArtifactError(InputError):
@@ -209,12 +212,25 @@ class Draft:
         self.resumed = any(folder.glob("part-*"))
 
     def write(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Let ``write`` fill a temporary file, then give it its name."""
+        """Let ``write`` fill a temporary file, then give it its name.
+
+        Raises:
+            InputError: the disk is full.
+        """
         path = self.folder / name
         part = path.with_name(path.name + ".part")
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        try:
+            write(part)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            if error.errno not in _NO_ROOM:
+                raise
+            raise InputError(
+                f"{path}: cannot be written, there is no room ({os.strerror(error.errno)}); "
+                "make room and run again: what is finished is kept"
+            ) from error
         os.replace(part, path)
         return path
 
@@ -237,7 +253,11 @@ class Draft:
 
     def has_shard(self, index: int, suffix: str) -> bool:
         """Whether a whole, undamaged shard of this index is there already."""
-        path = self.shard_path(index, suffix)
+        return self.is_whole(self.shard_path(index, suffix))
+
+    @staticmethod
+    def is_whole(path: Path) -> bool:
+        """Whether a shard, of whatever draft, is there and undamaged."""
         mark = path.with_name(path.name + ".sha256")
         return path.exists() and mark.exists() and mark.read_text() == file_sha256(path)
 

@@ -25,7 +25,7 @@ from harness.artifacts import (
     write_json,
 )
 from harness.progress import Reporter, silent
-from harness.shards import detect_in_shards, embed_in_shards, in_order
+from harness.shards import DetectorToRun, Resources, detect_in_shards, embed_in_shards, in_order
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, parse
 from harness.timing import StageTime, Stopwatch
 from harness.types import GALLERY_LENGTH, Detections, Embeddings, InputError, Ints, Ranking, Score, Split
@@ -34,8 +34,9 @@ from submissions.writer import DECIMALS, rows_from_ranking, write_submission
 
 if TYPE_CHECKING:
     from harness.detection.fusion import FusionSettings
+    from harness.detection.inference_settings import InferenceSettings
 
-DETECT_VERSION = 1
+DETECT_VERSION = 2
 FUSE_VERSION = 1
 EMBED_VERSION = 1
 SEARCH_VERSION = 1
@@ -90,6 +91,8 @@ class Pipeline:
         image_ids: the photos to use; None for all of the split.
         report: where progress is shown.
         stopwatch: collects the stages' times.
+        inference: detector -> how it looks at photos, instead of what was kept in the working folder.
+        resources: what detection may use.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class Pipeline:
         image_ids: Ints | None = None,
         report: Reporter = silent,
         stopwatch: Stopwatch | None = None,
+        inference: Mapping[str, InferenceSettings] | None = None,
+        resources: Resources | None = None,
     ) -> None:
         self.work = work
         self.store = work.store
@@ -107,6 +112,8 @@ class Pipeline:
         self.image_ids = split.photos.image_ids if image_ids is None else np.sort(image_ids)
         self.report = report
         self.stopwatch = stopwatch or Stopwatch()
+        self.inference = inference or {}
+        self.resources = resources or Resources()
 
     # --- boxes ---------------------------------------------------------------------------------
 
@@ -114,41 +121,68 @@ class Pipeline:
         """The boxes that an ensemble's box source stands for, detected and fused as far as missing."""
         if source.name == GROUND_TRUTH:
             return self._ground_truth()
-        if source.num_fused is None:
-            found = self.detections(source.name)
-        else:
-            found = self.fused(source.num_fused)
+        found = self.detections(source.name) if source.fused is None else self.fused(source)
         if source.budget is None or source.budget >= len(found.detections):
             return found
-        from harness.detection.fusion import keep_best
+        from harness.detection.budgets import keep_best
 
-        kept = keep_best(found.detections, source.budget)
-        return BoxSet(in_order(kept), _digest(found.address, source.budget), str(source))
+        kept = keep_best(found.detections, source.budget, source.per_category)
+        parts = (found.address, source.budget, *(["category"] if source.per_category else []))
+        return BoxSet(in_order(kept), _digest(*parts), str(source))
 
     def detections(self, name: str) -> BoxSet:
         """One detector's boxes."""
-        card = self.work.model_card("detector", name)
-        recipe = Recipe("detect", DETECT_VERSION, {}, {"data": self.data_address}, {card.name: card.identity})
+        return self.detections_of([name])[name]
 
-        def make(draft: Draft) -> dict[str, Any]:
-            return detect_in_shards(draft, card.folder, self.split, self.image_ids, self.report(f"detect {name}"))
+    def detections_of(self, names: Sequence[str]) -> dict[str, BoxSet]:
+        """The boxes of every named detector; the missing ones in one pass over the photos."""
+        cards = {name: self.work.model_card("detector", name) for name in names}
+        recipes, missing = {}, {}
+        for name, card in cards.items():
+            settings = self.inference_settings(name)
+            inputs, checkpoints = {"data": self.data_address}, {card.name: card.identity}
+            recipes[name] = Recipe("detect", DETECT_VERSION, settings.changes, inputs, checkpoints)
+            identity = _digest(DETECT_VERSION, sorted(settings.changes.items()), card.identity)
+            missing[name] = DetectorToRun(card.folder, settings, identity)
 
-        with self.stopwatch.stage(f"detect {name}", "photos") as clock:
-            artifact, made = self.store.get(recipe, make)
-            _note(clock, [artifact], made, len(self.image_ids))
-        return BoxSet(artifact.detections(), artifact.address, name)
+        def make(drafts: Mapping[str, Draft]) -> dict[str, dict[str, Any]]:
+            return detect_in_shards(drafts, missing, self.split, self.image_ids, self.report, self.resources)
 
-    def fused(self, count: int, settings: FusionSettings | None = None) -> BoxSet:
-        """The weighted boxes fusion of the first ``count`` detectors.
+        together = Stopwatch()
+        with together.stage("detect") as clock:
+            artifacts, made = self.store.get_many(recipes, make)
+        for name, artifact in artifacts.items():
+            stage = StageTime(f"detect {name}", clock.seconds / len(artifacts), unit="photos")
+            _note(stage, [artifact], name in made, len(self.image_ids))
+            self.stopwatch.stages.append(stage)
+        return {name: BoxSet(one.detections(), one.address, name) for name, one in artifacts.items()}
+
+    def inference_settings(self, name: str) -> InferenceSettings:
+        """How a detector looks at photos: as this pipeline was told, as was kept in the working folder, or plainly.
+
+        Raises:
+            InputError: the file of kept settings is damaged.
+        """
+        from harness.detection.inference_settings import InferenceSettings
+
+        if name in self.inference:
+            return self.inference[name]
+        try:
+            return InferenceSettings(**self.work.kept_inference().get(name, {}))
+        except ValueError as error:
+            raise self.work.damaged_inference(f"{name}: {error}") from error
+
+    def fused(self, source: BoxSource, settings: FusionSettings | None = None) -> BoxSet:
+        """The fused boxes of several detectors.
 
         Args:
-            count: the n of ``WBF_n``.
+            source: ``WBF_n`` or ``WBF(detectors)``.
             settings: how; None for what was fitted in this working folder, or the defaults.
         """
         from harness.detection.fusion import fuse
 
-        parts = [self.detections(name) for name in PAPER_DETECTORS[:count]]
-        chosen = settings or fusion_settings(self.work, count)
+        parts = list(self.detections_of(source.detectors).values())
+        chosen = settings or fusion_settings(self.work, source.name)
         recipe = Recipe(
             "fuse",
             FUSE_VERSION,
@@ -161,10 +195,10 @@ class Pipeline:
             draft.write("boxes.parquet", partial(write_detections, detections=fused))
             return {"boxes": len(fused)}
 
-        with self.stopwatch.stage(f"fuse WBF_{count}", "photos") as clock:
+        with self.stopwatch.stage(f"fuse {source.name}", "photos") as clock:
             artifact, made = self.store.get(recipe, make)
             _note(clock, [artifact], made, len(self.image_ids))
-        return BoxSet(artifact.detections(), artifact.address, f"WBF_{count}")
+        return BoxSet(artifact.detections(), artifact.address, source.name)
 
     def photo_sizes(self) -> dict[int, tuple[int, int]]:
         """(width, height) in pixels of every photo, by image id."""
@@ -218,10 +252,14 @@ class Pipeline:
         return self.work.model_card("retriever", name)
 
     def parse(self, spec: str) -> Ensemble:
-        """A spec that may name the paper's models, the histogram, and whatever is trained in the working folder."""
-        known = dict.fromkeys((*PAPER_MODELS, *self.work.trained("retriever"), HISTOGRAM))
-        others = [name for name in self.work.trained("detector") if name not in PAPER_DETECTORS]
-        return parse(spec, models=tuple(known), further_detectors=others)
+        """A spec that may name the paper's models and detectors, the histogram, and whatever is trained here."""
+        models = dict.fromkeys((*PAPER_MODELS, *self.work.trained("retriever"), HISTOGRAM))
+        detectors = dict.fromkeys((*PAPER_DETECTORS, *self.work.trained("detector")))
+        return parse(spec, models=tuple(models), detectors=tuple(detectors))
+
+    def parse_boxes(self, text: str) -> BoxSource:
+        """A box source by itself, such as ``WBF_5@126k`` or a detector's name."""
+        return self.parse(f"{HISTOGRAM} + {text}").boxes
 
     # --- search, challenge JSON, score ---------------------------------------------------------
 
@@ -311,7 +349,7 @@ class Pipeline:
                 "cannot be run yet; leave it out"
             )
         wanted: dict[ModelKind, list[str]] = {
-            "detector": list(detectors_of(ensemble.boxes)),
+            "detector": list(ensemble.boxes.detectors),
             "retriever": [member.model for member in ensemble.members if member.model != HISTOGRAM],
         }
         for kind, names in wanted.items():
@@ -358,26 +396,19 @@ class Pipeline:
         )
 
 
-def fusion_settings(work: Workplace, count: int) -> FusionSettings:
-    """The settings of ``WBF_<count>``: what was fitted in this working folder, or the defaults.
+def fusion_settings(work: Workplace, source: str) -> FusionSettings:
+    """The settings of a fusion such as ``WBF_5``: what was fitted in this working folder, or the defaults.
 
     Raises:
         InputError: the file of fitted settings is damaged.
     """
     from harness.detection.fusion import FusionSettings
 
-    entry = work.fitted_fusion(count)
+    entry = work.fitted_fusion(source)
     try:
         return FusionSettings() if entry is None else FusionSettings(**entry["settings"])
     except (TypeError, KeyError, ValueError) as error:
         raise work.damaged_fusion(error) from error
-
-
-def detectors_of(source: BoxSource) -> Sequence[str]:
-    """The detectors whose boxes a box source takes; none for the ground truth."""
-    if source.name == GROUND_TRUTH:
-        return ()
-    return (source.name,) if source.num_fused is None else PAPER_DETECTORS[: source.num_fused]
 
 
 def _digest(*parts: object) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -11,44 +15,193 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.artifacts import Draft, join_arrays, read_detections, write_array, write_detections
-from harness.types import Detections, Ints, Progress, Split
+from harness.fitting import write_progress
+from harness.progress import Reporter
+from harness.types import Detections, InputError, Ints, Progress, Split
 
 if TYPE_CHECKING:
-    from harness.detection.inference import Detector
+    from harness.detection.inference_settings import InferenceSettings
     from harness.retrieval.embedding import Embedder
 
 PHOTOS_A_SHARD = 512
 
 
-def detect_in_shards(draft: Draft, model_dir: Path, split: Split, image_ids: Ints, advance: Progress) -> dict[str, Any]:
-    """Write ``boxes.parquet``: a detector's boxes of the given photos, see `in_order`.
+@dataclass(frozen=True)
+class Resources:
+    """What detection may use; none of it changes the boxes.
+
+    Attributes:
+        batch_size: photos at once; None takes the recipes'.
+        num_devices: GPUs, a process each; without a GPU processes of one thread.
+        num_threads: that decode photos, over all processes; None for the cores that this process may use.
+    """
+
+    batch_size: int | None = None
+    num_devices: int = 1
+    num_threads: int | None = None
+
+
+@dataclass(frozen=True)
+class DetectorToRun:
+    """A trained detector whose boxes are missing.
+
+    Attributes:
+        folder: of the model.
+        settings: how it looks.
+        identity: of all that decides its boxes but the photos.
+    """
+
+    folder: Path
+    settings: InferenceSettings
+    identity: str
+
+
+def detect_in_shards(
+    drafts: Mapping[str, Draft],
+    detectors: Mapping[str, DetectorToRun],
+    split: Split,
+    image_ids: Ints,
+    report: Reporter,
+    resources: Resources,
+) -> dict[str, dict[str, Any]]:
+    """Write ``boxes.parquet`` of several detectors, see `in_order`; each photo is decoded once for all of them.
+
+    A shard that an unfinished run made of the same photos is taken over even where other photos of the split have
+    changed since: whoever replaces one broken photo of 190,000 does not begin anew.
 
     Args:
-        draft: where to.
-        model_dir: the trained detector; loaded only if a shard is missing.
+        drafts: detector -> where to.
+        detectors: detector -> which; loaded only if a shard is missing.
         split: where the photos are.
         image_ids: (P,) which of them, ascending.
-        advance: told of photos done and in all.
+        report: where progress is shown.
+        resources: what may be used.
 
     Returns:
-        Counts for the manifest.
-    """
-    from harness.detection.inference import Detector, detect
+        Counts for the manifest of each detector.
 
-    detector: Detector | None = None
-    parts: list[Detections] = []
-    for index, start in enumerate(range(0, len(image_ids), PHOTOS_A_SHARD)):
-        photos = image_ids[start : start + PHOTOS_A_SHARD]
-        if not draft.has_shard(index, ".parquet"):
-            detector = detector or Detector.load(model_dir)
-            found = detect(detector, split, photos, progress=_from(start, len(image_ids), advance))
-            draft.shard(index, ".parquet", partial(write_detections, detections=found))
-        parts.append(read_detections(draft.shard_path(index, ".parquet")))
-        advance(start + len(photos), len(image_ids))
-    boxes = in_order(Detections.concatenate(parts))
-    draft.write("boxes.parquet", partial(write_detections, detections=boxes))
-    draft.drop_shards()
-    return {"boxes": len(boxes), "photos": len(image_ids)}
+    Raises:
+        InputError: a photo or a model is damaged, or there are fewer GPUs than asked for.
+    """
+    from harness.detection.fusion import available_threads
+
+    shards = [image_ids[start : start + PHOTOS_A_SHARD] for start in range(0, len(image_ids), PHOTOS_A_SHARD)]
+    names = {draft: _shard_names(detectors[draft].identity, split, shards) for draft in drafts}
+    left = []
+    for index in range(len(shards)):
+        missing = [name for name, draft in drafts.items() if not _is_there(draft, index, names[name][index])]
+        if missing:
+            left.append(Share(index, shards[index], {name: names[name][index] for name in missing}))
+    threads = resources.num_threads or available_threads()
+    common: dict[str, Any] = {"drafts": drafts, "detectors": {name: detectors[name] for name in drafts}}
+    common |= {"split": replace(split, items=None), "batch_size": resources.batch_size}
+    stage = f"detect {','.join(drafts)}"
+    if resources.num_devices == 1:
+        detect_shares(**common, shares=left, num_threads=threads, advance=report(stage) if left else None)
+    elif left:
+        _on_devices(common, left, resources.num_devices, threads, stage, report)
+    facts = {}
+    for name, draft in drafts.items():
+        parts = [read_detections(draft.shard_path(index, names[name][index])) for index in range(len(shards))]
+        boxes = in_order(Detections.concatenate(parts))
+        draft.write("boxes.parquet", partial(write_detections, detections=boxes))
+        draft.drop_shards()
+        facts[name] = {"boxes": len(boxes), "photos": len(image_ids)}
+    return facts
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """A shard to be made.
+
+    Attributes:
+        index: which.
+        image_ids: its photos.
+        missing: detector -> ending of the shard's file, for those that lack it.
+    """
+
+    index: int
+    image_ids: Ints
+    missing: Mapping[str, str]
+
+
+def detect_shares(
+    drafts: Mapping[str, Draft],
+    detectors: Mapping[str, DetectorToRun],
+    split: Split,
+    shares: Sequence[Share],
+    batch_size: int | None,
+    num_threads: int,
+    device: str | None = None,
+    advance: Progress | None = None,
+    watch: Path | None = None,
+) -> None:
+    """Make shards one after the other on one device; progress is told to ``advance``, or written into ``watch``."""
+    from harness.detection.inference import Detector, detect_together
+
+    loaded: dict[str, Detector] = {}
+    total, before = sum(len(share.image_ids) for share in shares), 0
+    for share in shares:
+        for name in share.missing:
+            if name not in loaded:
+                loaded[name] = Detector.load(detectors[name].folder, device, detectors[name].settings)
+
+        def tell(done: int, _: int, before: int = before) -> None:
+            if advance is not None:
+                advance(before + done, total)
+            if watch is not None:
+                write_progress(watch, before + done, total, 0.0)
+
+        some = [loaded[name] for name in share.missing]
+        found = detect_together(some, split, share.image_ids, batch_size, tell, num_threads)
+        for (name, ending), boxes in zip(share.missing.items(), found, strict=True):
+            drafts[name].shard(share.index, ending, partial(write_detections, detections=boxes))
+        before += len(share.image_ids)
+
+
+def _on_devices(
+    common: Mapping[str, Any], left: Sequence[Share], num_devices: int, threads: int, stage: str, report: Reporter
+) -> None:
+    """Make the shards in processes of one device each; ``common`` are arguments of `detect_shares`."""
+    import torch
+
+    from harness.workers import Job, side_by_side
+
+    count, there = min(num_devices, len(left)), torch.cuda.device_count()
+    if there and num_devices > there:
+        raise InputError(f"--devices {num_devices}: this machine has {there} GPUs; give at most as many")
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = []
+        for rank in range(count):
+            watch = Path(folder) / str(rank)
+            watch.mkdir()
+            own = {"shares": left[rank::count], "num_threads": max(1, threads // count), "watch": watch}
+            arguments = {**common, **own, "device": f"cuda:{rank}" if there else "cpu"}
+            jobs.append(Job(f"{stage} ({rank + 1} of {count})", detect_shares, arguments, watch))
+        side_by_side(jobs, count, report)
+
+
+def _shard_names(identity: str, split: Split, shards: Sequence[Ints]) -> list[str]:
+    """Endings of the shards' files, which say whose boxes of which photos they hold."""
+    endings = []
+    for photos in shards:
+        digest = hashlib.sha256(identity.encode())
+        for image_id in photos.tolist():
+            path = split.photo_path(image_id)
+            digest.update(f"\n{image_id} {path.stat().st_size if path.is_file() else -1}".encode())
+        endings.append(f"-{digest.hexdigest()[:16]}.parquet")
+    return endings
+
+
+def _is_there(draft: Draft, index: int, ending: str) -> bool:
+    """Whether the draft has the shard, if need be from an unfinished result of a split that has changed since."""
+    if draft.has_shard(index, ending):
+        return True
+    for path in sorted(draft.folder.parent.glob(f"*/part-{index:05d}{ending}")):
+        if Draft.is_whole(path):
+            draft.shard(index, ending, partial(shutil.copyfile, path))
+            return True
+    return False
 
 
 def embed_in_shards(

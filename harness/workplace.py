@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.artifacts import Store
-from harness.cards import CARD_FILE, image_ids_sha256
+from harness.cards import CARD_FILE, image_ids_sha256, write_text
 from harness.types import InputError, Ints
 
 ModelKind = Literal["detector", "retriever"]
@@ -86,28 +86,71 @@ class Workplace:
 
     @property
     def fusion(self) -> Path:
-        """The fusion settings that were fitted on training photos, one entry a ``WBF_n``."""
+        """The fusion settings that were fitted on training photos, one entry a fusion."""
         return self.root / "fusion.json"
 
-    def fitted_fusion(self, count: int) -> dict[str, Any] | None:
-        """What was kept of ``WBF_<count>``: settings, AP50, and what they were fitted on; None without.
+    def every_fitted_fusion(self) -> dict[str, Any]:
+        """What was kept of every fusion that was fitted here, by its name; see `harness.fusion_lab.FusionFit`.
 
         Raises:
             InputError: the file is damaged.
         """
         try:
-            entry = json.loads(self.fusion.read_bytes()).get(f"WBF_{count}")
+            kept = json.loads(self.fusion.read_bytes())
         except FileNotFoundError:
-            return None
-        except (ValueError, AttributeError) as error:
+            return {}
+        except ValueError as error:
             raise self.damaged_fusion(error) from error
+        if not isinstance(kept, dict):
+            raise self.damaged_fusion("it is no object")
+        return kept
+
+    def fitted_fusion(self, source: str) -> dict[str, Any] | None:
+        """What was kept of a fusion such as ``WBF_5``; None without.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        entry = self.every_fitted_fusion().get(source)
         if entry is not None and not isinstance(entry, dict):
-            raise self.damaged_fusion(f"WBF_{count} is no object")
+            raise self.damaged_fusion(f"{source} is no object")
         return entry
 
     def damaged_fusion(self, why: object) -> InputError:
         """The error that names the file of fitted fusion settings and the remedy."""
         return InputError(f"{self.fusion}: is damaged ({why}); remove it, or fit again: run.py tune fusion")
+
+    @property
+    def inference(self) -> Path:
+        """How detectors look at photos where not as their recipes say, one entry a detector."""
+        return self.root / "inference.json"
+
+    def kept_inference(self) -> dict[str, dict[str, Any]]:
+        """Detector -> settings that were kept for it, without defaults; none where nothing was kept.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            entries = json.loads(self.inference.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise self.damaged_inference(error) from error
+        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+            raise self.damaged_inference("expected an object of objects, one a detector")
+        return entries
+
+    def keep_inference(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep settings of detectors, for every command from now on; empty ones restore the recipe's."""
+        entries = {name: entry for name, entry in (self.kept_inference() | dict(changes)).items() if entry}
+        write_text(self.inference, json.dumps(entries, indent=1) + "\n")
+
+    def damaged_inference(self, why: object) -> InputError:
+        """The error that names the file of inference settings and the remedy."""
+        return InputError(
+            f"{self.inference}: is damaged ({why}); remove it, or keep settings again: run.py detect --keep"
+        )
 
     def model_folder(self, kind: ModelKind, name: str) -> Path:
         """Where a model of this name is trained and kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ SplitOption = Annotated[Literal["train", "validation", "test"], typer.Option("--
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of data, weights, data order and augmentation.")]
 Name = Annotated[str, typer.Argument(help="Which; run.py models lists them.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Which; run.py models lists them.")]
 Spec = Annotated[
     str, typer.Argument(help="An ensemble: 'm1-16 with WBF_5', 'm4 + GT', or a name from submissions/ensembles.")
 ]
@@ -108,6 +110,26 @@ def open_pipeline(work: Path, data: Path, split: SplitName, report: Any) -> Any:
     return Pipeline(workplace(work), read_photos(data, split), report=report)
 
 
+def inference_settings(given: dict[str, Any]) -> Any:
+    """How detectors are to look at photos; None where nothing was given.
+
+    Args:
+        given: the options that were, by name; ``scales`` as text.
+    """
+    from pydantic import ValidationError
+
+    from harness.detection.inference_settings import InferenceSettings
+
+    if not given:
+        return None
+    try:
+        return InferenceSettings(**given | ({"scales": given["scales"].split(",")} if "scales" in given else {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = f"--{str(first['loc'][0]).replace('_', '-')}"
+        raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=option) from error
+
+
 def spec_of(spec: str) -> str:
     """The spec of a named ensemble, or the text itself."""
     from submissions.named import named_ensembles
@@ -115,7 +137,7 @@ def spec_of(spec: str) -> str:
     named = named_ensembles()
     if spec in named:
         return named[spec].spec
-    if "-w" in spec:  # no model or detector has that in its name
+    if re.fullmatch(r"[\w-]*-w[\w-]*", spec):  # no ensemble is written so, but all the named ones are
         raise InputError(f"there is no ensemble named '{spec}'; there are {', '.join(named)}")
     return spec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,19 +13,21 @@ from harness.commands.options import (
     WORK,
     Data,
     Json,
-    Name,
+    Names,
     Seed,
     Spec,
     SplitOption,
     Work,
     emit,
+    inference_settings,
     open_pipeline,
+    read_photos,
     show,
     spec_of,
     workplace,
     writable_file,
 )
-from harness.commands.tables import ladder_table
+from harness.commands.tables import ap_table, ladder_table
 from harness.types import InputError
 
 app = typer.Typer()
@@ -50,22 +52,72 @@ def quickstart(
 
 
 @app.command()
-def detect(name: Name, data: Data, work: Work = WORK, split: SplitOption = "validation") -> None:
-    """Run one detector, or fuse several (WBF_n), over a split; the boxes go to the store."""
-    from harness.jobs import box_ap_of
-    from harness.pipeline import HISTOGRAM
-    from harness.progress import bars
-    from harness.spec import BoxSource
+def detect(
+    names: Names,
+    data: Data,
+    work: Work = WORK,
+    split: SplitOption = "validation",
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Look at mirrored photos too; twice the time.")
+    ] = None,
+    scales: Annotated[
+        str | None, typer.Option("--scales", help="Factors of the input size, such as 0.75,1,1.25; each is looked at.")
+    ] = None,
+    precision: Annotated[
+        Literal["32", "16", "bf16"] | None, typer.Option("--precision", help="Of the network; boxes stay in 32 bits.")
+    ] = None,
+    score_threshold: Annotated[
+        float | None, typer.Option("--score-threshold", min=0, max=1, help="Lowest score, instead of the recipe's.")
+    ] = None,
+    max_per_image: Annotated[
+        int | None, typer.Option("--max-per-image", min=1, help="Most boxes a photo, instead of the recipe's.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="All commands use these settings from now on; without any, the recipe's.")
+    ] = False,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Photos at once.")] = None,
+    devices: Annotated[
+        int, typer.Option("--devices", min=1, help="Processes: a GPU each, or one thread each where there is none.")
+    ] = 1,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="That decode photos, ahead.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run detectors, and fuse them (WBF_n), over a split; the boxes go to the store.
 
+    Every photo is decoded once for all of them. Whatever shapes the boxes (--flip to --max-per-image) counts for this
+    call alone, unless --keep keeps it.
+    """
+    from harness import box_report
+    from harness.pipeline import Pipeline
+    from harness.progress import bars
+    from harness.shards import Resources
+
+    given: dict[str, Any] = {"flip": flip, "scales": scales, "precision": precision}
+    given |= {"score_threshold": score_threshold, "max_per_image": max_per_image}
+    settings = inference_settings({name: value for name, value in given.items() if value is not None})
     with bars() as report:
-        pipeline = open_pipeline(work, data, split, report)
-        name = pipeline.parse(f"{HISTOGRAM} + {name}").boxes.name
-        boxes = pipeline.boxes(BoxSource(name))
-        ap = box_ap_of(pipeline, name)
+        pipeline = Pipeline(
+            workplace(work),
+            read_photos(data, split),
+            report=report,
+            resources=Resources(batch_size, devices, threads),
+        )
+        found = box_report.detect(pipeline, names, settings, keep=keep)
     what = f"{'RENDERED ' if pipeline.split.rendered else ''}{split}"
-    show(f"{len(boxes.detections):,} boxes of {name} on {what}, kept in {pipeline.work.root / 'store'}")
-    if ap is not None and ap.ap is not None and ap.ap50 is not None:
-        show(f"AP {ap.ap:.3f}, AP50 {ap.ap50:.3f} on {what}")
+    if as_json:
+        told = [one.as_json() for one in found]
+        emit({"split": split, "rendered": pipeline.split.rendered, "kept": keep, "boxes": told})
+        return
+    for name, how in {name: how for one in found for name, how in one.settings.items()}.items():
+        show(f"{name}: {how}")
+    if keep:
+        show(f"kept in {pipeline.work.inference}" if settings is not None else "from now on as the recipes say")
+    for one in found:
+        show(f"{one.num_boxes:,} boxes of {one.name} on {what}, kept in {pipeline.work.root / 'store'}")
+        if one.thresholds:
+            show("scores from " + ", ".join(f"{score:.4f} ({of})" for of, score in one.thresholds.items()))
+    if any(one.ap is not None for one in found):
+        show(ap_table({one.name: one.ap for one in found if one.ap is not None}, what))
 
 
 @app.command()

@@ -10,9 +10,9 @@ import importlib.util
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,10 @@ class Network(nn.Module):
 
     def __init__(self, config: str, changes: Mapping[str, Any]) -> None:
         super().__init__()
+        self.config = config
+        self._dtype = torch.float32
+        self._all_finite: list[Tensor] = []
+        self._hooks: list[Any] = []
         provide_operators()
         import mmdet.models  # noqa: F401  (registers the networks)
         from mmdet.registry import MODELS
@@ -193,12 +197,46 @@ class Network(nn.Module):
         Args:
             photos_BHW3: uint8 RGB, padded to the right and at the bottom.
             photo_shapes_hw: height and width of each photo inside its padding.
+
+        Raises:
+            FloatingPointError: a head gave what is no number; only after `compute_in`.
         """
         shape = (int(photos_BHW3.shape[1]), int(photos_BHW3.shape[2]))
         samples = [_sample(photo_shape, shape) for photo_shape in photo_shapes_hw]
-        results = self.model.predict(self.normalised(photos_BHW3), samples, rescale=False)
+        self._all_finite.clear()
+        half = self._dtype != torch.float32
+        with torch.autocast(photos_BHW3.device.type, self._dtype if half else None, enabled=half):
+            results = self.model.predict(self.normalised(photos_BHW3), samples, rescale=False)
+        if self._all_finite and not torch.stack(self._all_finite).all():
+            raise FloatingPointError(f"the network's output is not finite in {str(self._dtype).removeprefix('torch.')}")
         found = [_best(result.pred_instances, self._most) for result in results]
         return [Found(one.bboxes.float(), one.scores.float(), one.labels.long() + 1) for one in found]
+
+    def compute_in(self, precision: Literal["32", "16", "bf16"]) -> None:
+        """From now on predict in this precision, and refuse output that is not finite; for detection, not training.
+
+        Convolutions and products are computed so. What the heads say becomes float32 before boxes are made of it, and
+        features do before regions are cut out: bfloat16 tells a coordinate of 1,000 px to 4 px.
+        """
+        from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+        from mmdet.models.roi_heads.bbox_heads import BBoxHead
+        from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
+
+        self._dtype = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+        def told(_: nn.Module, __: Any, output: Any) -> Any:
+            wide = _widened(output)
+            self._all_finite.extend(part.isfinite().all() for part in _tensors(wide))
+            return wide
+
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        for part in self.model.modules():
+            if isinstance(part, BaseDenseHead | BBoxHead):
+                self._hooks.append(part.register_forward_hook(told))
+            elif isinstance(part, BaseRoIExtractor):
+                self._hooks.append(part.register_forward_pre_hook(lambda _, given: _widened(given)))
 
     def limit(self, score_threshold: float, max_per_image: int) -> None:
         """Report boxes of at least this score only, and at most so many a photo."""
@@ -221,6 +259,21 @@ def _best(found: Any, most: int | None) -> Any:
     if most is None or len(found.scores) <= most:
         return found
     return found[found.scores.sort(descending=True, stable=True)[1][:most]]
+
+
+def _widened(value: Any) -> Any:
+    """Tensors of half precision as float32, wherever in tuples and lists they are."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    return type(value)(map(_widened, value)) if isinstance(value, list | tuple) else value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
 
 
 def _sample(photo_shape_hw: tuple[int, int], input_shape_hw: tuple[int, int]) -> Any:

@@ -1,36 +1,24 @@
-"""A trained detector: photos in, boxes in their pixels out."""
+"""Trained detectors: photos in, boxes in their pixels out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.cards import WEIGHTS_FILE, read_trained
 from harness.detection.card import DetectorCard
-from harness.types import Detections, Floats, Ints, Progress, Split
+from harness.detection.inference_settings import InferenceSettings
+from harness.detection.test_time_augmentation import PhotoBoxes, View, merged, views
+from harness.types import Detections, InputError, Ints, Progress, Split
 
 if TYPE_CHECKING:
-    from harness.detection.bridge import Network
-
-
-@dataclass(frozen=True, eq=False)
-class PhotoBoxes:
-    """What was found in one photo, by descending score.
-
-    Attributes:
-        boxes_xyxy: (N, 4) float64, pixels of the photo, inside it, of positive area.
-        scores: (N,) float64 in [0, 1].
-        category_ids: (N,) int64 in 1–13.
-    """
-
-    boxes_xyxy: Floats
-    scores: Floats
-    category_ids: Ints
+    from harness.detection.bridge import Found, Network
+    from harness.detection.prefetch import Fitted
 
 
 class Detector:
@@ -38,22 +26,35 @@ class Detector:
 
     Attributes:
         card: what it is.
+        settings: how it looks.
+        views: the ways in which it looks at every photo.
+        score_threshold: the lowest score that it reports.
+        max_per_image: most boxes a photo.
     """
 
-    def __init__(self, card: DetectorCard, network: Network) -> None:
+    def __init__(self, card: DetectorCard, network: Network, settings: InferenceSettings | None = None) -> None:
         self.card = card
+        self.settings = settings or InferenceSettings()
+        recipe, told = card.recipe, self.settings
+        self.views = views(told, recipe.input_px)
+        self.score_threshold = recipe.score_threshold if told.score_threshold is None else told.score_threshold
+        self.max_per_image = told.max_per_image or recipe.max_per_image
         self._network = network.eval()
+        self._network.limit(self.score_threshold, self.max_per_image)
+        self._network.compute_in(told.precision)
 
     @classmethod
-    def load(cls, model_dir: Path, device: str | None = None) -> Detector:
+    def load(cls, model_dir: Path, device: str | None = None, settings: InferenceSettings | None = None) -> Detector:
         """The detector of a folder that `harness.detection.training.train` finished.
 
         Args:
             model_dir: the folder.
             device: torch's name of a device; None takes a GPU where there is one.
+            settings: how to look; None as the recipe says.
 
         Raises:
-            InputError: the folder has no finished detector, or its weights are not those of the card.
+            InputError: the folder has no finished detector, or its weights are not those of the card or of its
+                network.
         """
         import torch
 
@@ -61,10 +62,14 @@ class Detector:
 
         card = read_trained(model_dir, DetectorCard)
         network = Network(card.recipe.config, card.recipe.model)
-        network.model.load_state_dict(torch.load(model_dir / WEIGHTS_FILE, map_location="cpu", weights_only=True))
+        _load_weights(network, model_dir / WEIGHTS_FILE, card.name)
         network.only_boxes()
-        network.limit(card.recipe.score_threshold, card.recipe.max_per_image)
-        return cls(card, network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        return cls(card, network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), settings)
+
+    @property
+    def input_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Longest and shortest sides that photos are to be fitted to, without repeats."""
+        return tuple(dict.fromkeys(view.input_px for view in self.views))
 
     def predict(self, photos: Sequence[NDArray[np.uint8]]) -> list[PhotoBoxes]:
         """The garments in each photo.
@@ -74,45 +79,107 @@ class Detector:
 
         Args:
             photos: (H, W, 3) uint8 RGB each, of any sizes.
-        """
-        from harness.detection import placement
 
-        input_px = self.card.recipe.input_px
-        found: list[PhotoBoxes | None] = [None] * len(photos)
-        by_canvas: dict[tuple[int, int], list[int]] = {}
+        Raises:
+            InputError: the network computed what is no number.
+        """
+        from harness.detection.prefetch import Fitted
+
         for row, photo in enumerate(photos):
             if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
                 raise ValueError(f"photo {row}: expected uint8 of shape (H, W, 3), got {photo.dtype} {photo.shape}")
-            fitted_wh = placement.fitted_size_wh((photo.shape[1], photo.shape[0]), input_px)
-            by_canvas.setdefault(placement.canvas_hw(fitted_wh, input_px), []).append(row)
-        for rows in by_canvas.values():
-            for row, boxes in zip(rows, self._predict_alike([photos[row] for row in rows]), strict=True):
-                found[row] = boxes
-        return [boxes for boxes in found if boxes is not None]
+        order = _by_shape([(photo.shape[1], photo.shape[0]) for photo in photos])
+        fitted = (Fitted.of(photos[row], self.input_sizes) for row in order)
+        return _look([self], order, fitted, len(photos) or 1)[0]
 
-    def _predict_alike(self, photos: Sequence[NDArray[np.uint8]]) -> list[PhotoBoxes]:
-        """`predict` for photos that share a canvas."""
+    def look(
+        self, view: View, photos: Sequence[NDArray[np.uint8]], sizes_wh: Sequence[tuple[int, int]]
+    ) -> list[PhotoBoxes]:
+        """What is in photos that share a canvas, seen in one way.
+
+        Args:
+            view: the way.
+            photos: (h, w, 3) uint8 RGB each, fitted to the view's size.
+            sizes_wh: width and height of each photo before it was fitted.
+
+        Raises:
+            InputError: the network computed what is no number.
+        """
         import torch
 
         from harness.detection import placement
 
-        input_px = self.card.recipe.input_px
-        fitted = [placement.resized(photo, input_px) for photo in photos]
-        laid = np.stack([placement.laid_plain(photo, input_px, self._network.padding_rgb) for photo in fitted])
-        batch = torch.from_numpy(laid).to(next(self._network.parameters()).device)
-        shapes = [(photo.shape[0], photo.shape[1]) for photo in fitted]
-        results = []
-        for photo, (height, width), one in zip(photos, shapes, self._network.predict(batch, shapes), strict=True):
-            sides = np.array([photo.shape[1], photo.shape[0]] * 2, np.float64)
-            boxes = one.boxes_xyxy.cpu().numpy().astype(np.float64) * (sides / np.array([width, height] * 2))
-            boxes = np.clip(boxes, 0, sides)
-            scores = np.clip(one.scores.cpu().numpy().astype(np.float64), 0, 1)
-            # mmdet applies the threshold before ATSS multiplies its scores by the centredness.
-            good_enough = scores >= self.card.recipe.score_threshold
-            whole = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & good_enough)
-            order = whole[np.argsort(-scores[whole], kind="stable")]
-            results.append(PhotoBoxes(boxes[order], scores[order], one.category_ids.cpu().numpy()[order]))
-        return results
+        padding, device = self._network.padding_rgb, next(self._network.parameters()).device
+        turned = [photo[:, ::-1] if view.flip else photo for photo in photos]
+        laid = np.stack([placement.laid_snugly(photo, padding) for photo in turned])
+        shapes = [(photo.shape[0], photo.shape[1]) for photo in photos]
+        try:
+            results = self._network.predict(torch.from_numpy(laid).to(device), shapes)
+        except FloatingPointError as error:
+            remedy = "use --precision bf16 or 32" if self.settings.precision == "16" else "train it again with --force"
+            raise InputError(f"detector {self.card.name}: {error}; {remedy}") from error
+        return [
+            self._in_photo(one, shape, size_wh, view.flip)
+            for one, shape, size_wh in zip(results, shapes, sizes_wh, strict=True)
+        ]
+
+    def merged(self, found: Sequence[Sequence[PhotoBoxes]], sizes_wh: Sequence[tuple[int, int]]) -> list[PhotoBoxes]:
+        """What all views found in each photo.
+
+        Args:
+            found: a view and a photo each.
+            sizes_wh: width and height of each photo, pixels.
+        """
+        if len(found) == 1:
+            return list(found[0])
+        seen = zip(*found, strict=True)
+        least, most = self.score_threshold, self.max_per_image
+        return [merged(boxes, size_wh, least, most) for boxes, size_wh in zip(seen, sizes_wh, strict=True)]
+
+    def _in_photo(self, found: Found, shape_hw: tuple[int, int], size_wh: tuple[int, int], flip: bool) -> PhotoBoxes:
+        """Boxes of a network's input as boxes of the photo."""
+        boxes = found.boxes_xyxy.cpu().numpy().astype(np.float64)
+        if flip:
+            boxes = np.stack([shape_hw[1] - boxes[:, 2], boxes[:, 1], shape_hw[1] - boxes[:, 0], boxes[:, 3]], axis=1)
+        sides = np.array(size_wh * 2, np.float64)
+        boxes = np.clip(boxes * (sides / np.array([shape_hw[1], shape_hw[0]] * 2)), 0, sides)
+        scores = np.clip(found.scores.cpu().numpy().astype(np.float64), 0, 1)
+        # mmdet applies the threshold before ATSS multiplies its scores by the centredness.
+        good_enough = scores >= self.score_threshold
+        whole = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & good_enough)
+        order = whole[np.argsort(-scores[whole], kind="stable")]
+        return PhotoBoxes(boxes[order], scores[order], found.category_ids.cpu().numpy()[order])
+
+
+def _load_weights(network: Network, path: Path, name: str) -> None:
+    import pickle
+
+    import torch
+
+    remedy = "restore the file, or train again with --force"
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: is no file of weights, or a damaged one ({reason}); {remedy}") from error
+    try:
+        network.model.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: are not the weights of this network, {name} after {network.config} "
+            f"({_difference(network.model.state_dict(), weights)}); {remedy}"
+        ) from error
+
+
+def _difference(wanted: dict[str, Any], there: Any) -> str:
+    if not isinstance(there, dict):
+        return f"expected tensors by name, got a {type(there).__name__}"
+    missing, foreign = [key for key in wanted if key not in there], [key for key in there if key not in wanted]
+    if missing or foreign:
+        first = f"such as {missing[0]}" if missing else f"such as {foreign[0]}"
+        return f"{len(missing)} tensors are missing and {len(foreign)} are of another network, {first}"
+    other = next((key for key in wanted if getattr(there[key], "shape", None) != wanted[key].shape), None)
+    return f"{other} has another shape" if other else "the tensors do not fit"
 
 
 def detect(
@@ -122,32 +189,111 @@ def detect(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Detections:
-    """The garments in photos of a split.
+    """One detector's boxes of photos of a split, see `detect_together`."""
+    return detect_together([detector], split, image_ids, batch_size, progress)[0]
+
+
+def detect_together(
+    detectors: Sequence[Detector],
+    split: Split,
+    image_ids: Ints,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    num_threads: int | None = None,
+) -> list[Detections]:
+    """The garments in photos of a split; every photo is decoded once for all detectors, ahead of them.
+
+    Photos of one shape are looked at together, wherever they stand among ``image_ids``.
 
     Args:
-        detector: who looks.
+        detectors: who look.
         split: where the photos are; annotations are not needed.
         image_ids: (P,) which of them.
-        batch_size: photos at once; None takes the recipe's.
+        batch_size: photos at once; None takes the smallest of the recipes'.
         progress: told of photos done and photos in all.
+        num_threads: that decode; None for all cores that this process may use.
 
     Returns:
-        Boxes in the order of ``image_ids``, within a photo by descending score.
+        A detector each, boxes in the order of ``image_ids``, within a photo by descending score.
 
     Raises:
-        InputError: a photo is missing or damaged.
+        InputError: a photo is missing or damaged, or a network computed what is no number.
     """
-    from harness.data.photos import decode_rgb
+    from harness.data.photos import photo_size
+    from harness.detection.fusion import available_threads
+    from harness.detection.prefetch import fitted_photos
 
     ids = np.asarray(image_ids, np.int64)
-    size = batch_size or detector.card.recipe.detect_batch_size
-    parts = []
-    for start in range(0, len(ids), size):
-        some = ids[start : start + size]
-        photos = [decode_rgb(split.photo_path(int(image_id))) for image_id in some]
-        for image_id, found in zip(some, detector.predict(photos), strict=True):
-            owner = np.full(len(found.scores), image_id, np.int64)
-            parts.append(Detections(owner, found.boxes_xyxy, found.scores, found.category_ids))
-        if progress is not None:
-            progress(min(start + size, len(ids)), len(ids))
-    return Detections.concatenate(parts)
+    paths = [split.photo_path(image_id) for image_id in ids.tolist()]
+    size = batch_size or min(detector.card.recipe.detect_batch_size for detector in detectors)
+    order = _by_shape([photo_size(path) for path in paths])
+    input_sizes = tuple(dict.fromkeys(one for detector in detectors for one in detector.input_sizes))
+    fitted = fitted_photos([paths[row] for row in order], input_sizes, num_threads or available_threads())
+    found = _look(detectors, order, fitted, size, progress)
+    return [_as_detections(ids, boxes) for boxes in found]
+
+
+def _by_shape(sizes_wh: Sequence[tuple[int, int]]) -> list[int]:
+    """Rows by the photos' aspect, which decides their canvas at every input size."""
+    sizes = np.asarray(sizes_wh, np.float64).reshape(-1, 2)
+    return [int(row) for row in np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable")]
+
+
+class _Batch:
+    """Photos of one canvas on their way through one view of a detector."""
+
+    def __init__(self, detector: Detector, view: View, size: int, num_photos: int) -> None:
+        self.found = [PhotoBoxes.none()] * num_photos
+        self._detector, self._view, self._size = detector, view, size
+        self._waiting: list[tuple[int, Fitted]] = []
+
+    def add(self, row: int, photo: Fitted) -> None:
+        from harness.detection.placement import snug_canvas_hw
+
+        def canvas(one: Fitted) -> tuple[int, int]:
+            return snug_canvas_hw(one.at[self._view.input_px])
+
+        if len(self._waiting) == self._size or (self._waiting and canvas(self._waiting[0][1]) != canvas(photo)):
+            self.flush()
+        self._waiting.append((row, photo))
+
+    def flush(self) -> None:
+        if self._waiting:
+            rows, photos = zip(*self._waiting, strict=True)
+            fitted = [photo.at[self._view.input_px] for photo in photos]
+            looked = self._detector.look(self._view, fitted, [photo.size_wh for photo in photos])
+            for row, boxes in zip(rows, looked, strict=True):
+                self.found[row] = boxes
+            self._waiting = []
+
+
+def _look(
+    detectors: Sequence[Detector],
+    order: Sequence[int],
+    fitted: Iterable[Fitted],
+    batch_size: int,
+    progress: Progress | None = None,
+) -> list[list[PhotoBoxes]]:
+    """What each detector finds, photo by photo; ``fitted`` has the photos in the order of the rows ``order``."""
+    count = len(order)
+    batches = [[_Batch(one, view, batch_size, count) for view in one.views] for one in detectors]
+    sizes_wh = [(1, 1)] * count
+    for done, (row, photo) in enumerate(zip(order, fitted, strict=True), start=1):
+        sizes_wh[row] = photo.size_wh
+        for batch in chain.from_iterable(batches):
+            batch.add(row, photo)
+        if done == count:
+            for batch in chain.from_iterable(batches):
+                batch.flush()
+        if progress is not None and (done % batch_size == 0 or done == count):
+            progress(done, count)
+    return [one.merged([batch.found for batch in seen], sizes_wh) for one, seen in zip(detectors, batches, strict=True)]
+
+
+def _as_detections(ids: Ints, found: Sequence[PhotoBoxes]) -> Detections:
+    return Detections(
+        np.repeat(ids, [len(boxes.scores) for boxes in found]),
+        np.concatenate([np.zeros((0, 4)), *(boxes.boxes_xyxy for boxes in found)]),
+        np.concatenate([np.zeros(0), *(boxes.scores for boxes in found)]),
+        np.concatenate([np.zeros(0, np.int64), *(boxes.category_ids for boxes in found)]),
+    )

@@ -2,8 +2,9 @@
 
 mmcv without its compiled part (mmcv-lite) lacks the module ``mmcv._ext``, and compiling it takes
 ten minutes. The functions here have the names, argument orders and in-place outputs of that
-module, for the operators of the paper's detectors: NMS, RoIAlign, sigmoid focal loss and
-(modulated) deformable convolution. Every other operator raises when it is called.
+module, for the operators of the paper's detectors and of most others in mmdet: NMS and soft-NMS,
+RoIAlign, sigmoid focal loss, (modulated) deformable convolution and the attention of Deformable
+DETR and DINO. Every other operator raises when it is called.
 
 Half-precision input is computed in float32: coordinates of a large photo do not fit bfloat16.
 """
@@ -18,8 +19,10 @@ import torch
 import torchvision
 from torch import Tensor
 
+from harness.types import InputError
 
-class MissingOperatorError(NotImplementedError):
+
+class MissingOperatorError(InputError, NotImplementedError):
     """A network called an mmcv operator that only a compiled mmcv has."""
 
 
@@ -32,11 +35,117 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         iou_threshold: boxes of larger IoU with a better one are dropped.
         offset: 0 or 1, added to every width and height (old mmdet measured inclusive pixels).
     """
-    boxes = boxes.float()
+    boxes = _wide(boxes)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    kept: Tensor = torchvision.ops.nms(boxes, scores.float(), iou_threshold)
+    kept: Tensor = torchvision.ops.nms(boxes, scores.to(boxes.dtype), iou_threshold)
     return kept
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+_HARD, _LINEAR = 0, 1
+
+
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    *,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Rows that survive soft non-maximum suppression (Bodla et al. 2017), in the order in which they are chosen.
+
+    Args:
+        boxes: (N, 4) pixels, x1 y1 x2 y2.
+        scores: (N,).
+        dets: (N, 5); the first rows are filled with the survivors' boxes and lowered scores.
+        iou_threshold: from which IoU on methods 0 and 1 lower a score.
+        sigma: of method 2.
+        min_score: boxes whose score falls below it are dropped; the first choice stays whatever its score.
+        method: 0 drops, 1 lowers by the IoU, 2 by a Gaussian of it.
+        offset: 0 or 1, added to every width and height.
+    """
+    areas = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
+    left, lowered = torch.arange(len(boxes)), _wide(scores).clone()
+    chosen: list[int] = []
+    while len(left):
+        place = int(lowered[left].argmax())
+        best = int(left[place])
+        dets[len(chosen), :4], dets[len(chosen), 4] = boxes[best], lowered[best]
+        chosen.append(best)
+        left = torch.cat([left[:place], left[place + 1 :]])
+        corners = torch.maximum(boxes[left, :2], boxes[best, :2]), torch.minimum(boxes[left, 2:], boxes[best, 2:])
+        shared = (corners[1] - corners[0] + offset).clamp(min=0).prod(1)
+        ious = shared / (areas[left] + areas[best] - shared)
+        if method in (_HARD, _LINEAR):
+            factor = torch.where(ious >= iou_threshold, 0 if method == _HARD else 1 - ious, 1)
+        else:
+            factor = torch.exp(-(ious**2) / sigma)
+        lowered[left] *= factor
+        left = left[lowered[left] >= min_score]
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    *,
+    im2col_step: int,
+) -> Tensor:
+    """Multi-scale deformable attention (Zhu et al. 2021, eq. 2) in plain torch, as mmcv has it for a CPU.
+
+    Args:
+        value: (B, keys, heads, channels).
+        value_spatial_shapes: (levels, 2) height and width.
+        value_level_start_index: (levels,), follows from the shapes.
+        sampling_locations: (B, queries, heads, levels, points, 2) in [0, 1].
+        attention_weights: (B, queries, heads, levels, points).
+        im2col_step: how a compiled mmcv parts the batch.
+
+    Returns:
+        (B, queries, heads * channels).
+    """
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    attended: Tensor = multi_scale_deformable_attn_pytorch(
+        value, value_spatial_shapes, sampling_locations, attention_weights
+    )
+    return attended
+
+
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    *,
+    im2col_step: int,
+) -> None:
+    """Fill the gradients of `ms_deform_attn_forward`."""
+    with torch.enable_grad():
+        inputs = [one.detach().requires_grad_() for one in (value, sampling_locations, attention_weights)]
+        attended = ms_deform_attn_forward(
+            inputs[0], value_spatial_shapes, value_level_start_index, *inputs[1:], im2col_step=im2col_step
+        )
+        grads = torch.autograd.grad(attended, inputs, grad_output)
+    for target, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads, strict=True):
+        target.copy_(grad)
 
 
 def roi_align_forward(
@@ -56,7 +165,13 @@ def roi_align_forward(
     """Fill ``output`` (R, C, height, width) with the features (B, C, H, W) under rois (R, 5)."""
     _refuse_max_pooling(pool_mode)
     pooled = torch.ops.torchvision.roi_align(
-        features.float(), rois.float(), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+        _wide(features),
+        rois.to(_wide(features).dtype),
+        spatial_scale,
+        aligned_height,
+        aligned_width,
+        sampling_ratio,
+        aligned,
     )
     output.copy_(pooled)
 
@@ -78,8 +193,8 @@ def roi_align_backward(
     """Fill ``grad_input`` with the gradient of `roi_align_forward` for its features."""
     _refuse_max_pooling(pool_mode)
     grad = torch.ops.torchvision._roi_align_backward(
-        grad_output.float(),
-        rois.float(),
+        _wide(grad_output),
+        rois.to(_wide(grad_output).dtype),
         spatial_scale,
         aligned_height,
         aligned_width,
@@ -105,9 +220,9 @@ def _focal_parts(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -
     sign = torch.where(is_class, 1.0, -1.0)
     factor = torch.where(is_class, alpha, 1 - alpha)
     if weight.numel():
-        padded = torch.cat([weight.float(), weight.new_ones(1).float()])
+        padded = torch.cat([_wide(weight), _wide(weight.new_ones(1))])
         factor = factor * padded[target.clamp(max=num_classes)][:, None]
-    return sign, logits.float() * sign, factor
+    return sign, _wide(logits) * sign, factor
 
 
 def sigmoid_focal_loss_forward(
@@ -141,7 +256,7 @@ def _convolution(
     step: Callable[..., Any], tensors: tuple[Tensor, ...], geometry: tuple[int, ...], use_mask: bool
 ) -> Any:
     """Call a torchvision deformable convolution; ``geometry`` is stride, padding, dilation (h, w each), groups."""
-    return step(*(t.float() for t in tensors), *geometry, use_mask)
+    return step(*map(_wide, tensors), *geometry, use_mask)
 
 
 def deform_conv_forward(
@@ -254,6 +369,9 @@ def modulated_deform_conv_backward(
 
 OPERATORS: tuple[Callable[..., Any], ...] = (
     nms,
+    softnms,
+    ms_deform_attn_forward,
+    ms_deform_attn_backward,
     roi_align_forward,
     roi_align_backward,
     sigmoid_focal_loss_forward,

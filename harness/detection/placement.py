@@ -78,11 +78,28 @@ def resized(photo: Photo, input_px: tuple[int, int]) -> Photo:
 
 def laid_plain(photo: Photo, input_px: tuple[int, int], padding_rgb: tuple[int, int, int]) -> Photo:
     """A fitted photo at the top left of its canvas."""
-    height, width = photo.shape[:2]
-    canvas = np.empty((*canvas_hw((width, height), input_px), 3), np.uint8)
+    return _at_top_left(photo, canvas_hw((photo.shape[1], photo.shape[0]), input_px), padding_rgb)
+
+
+def _at_top_left(photo: Photo, shape_hw: tuple[int, int], padding_rgb: tuple[int, int, int]) -> Photo:
+    canvas = np.empty((*shape_hw, 3), np.uint8)
     canvas[:] = padding_rgb
-    canvas[:height, :width] = photo
+    canvas[: photo.shape[0], : photo.shape[1]] = photo
     return canvas
+
+
+def snug_canvas_hw(photo: Photo) -> tuple[int, int]:
+    """Height and width of the smallest canvas that a fitted photo goes into: what detection lays it on.
+
+    At 1333 x 800 a photo of 4:3 takes 19 % fewer pixels than on the canvas of training.
+    """
+    height, width = photo.shape[:2]
+    return -(-height // MULTIPLE_PX) * MULTIPLE_PX, -(-width // MULTIPLE_PX) * MULTIPLE_PX
+
+
+def laid_snugly(photo: Photo, padding_rgb: tuple[int, int, int]) -> Photo:
+    """A fitted photo at the top left of its smallest canvas."""
+    return _at_top_left(photo, snug_canvas_hw(photo), padding_rgb)
 
 
 def laid_randomly(

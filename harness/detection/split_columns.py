@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from harness.detection.wbf import sort_rows
+from harness.detection.row_order import sort_rows
 from harness.types import Floats, Ints
 
 
