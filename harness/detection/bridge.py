@@ -17,8 +17,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.detection.configs import load_model_config, merged
+from harness.detection.configs import from_plain, load_model_config, merged
 from harness.types import CATEGORIES, InputError
+
+_REFUSALS = (KeyError, TypeError, AssertionError, AttributeError, ValueError, ImportError, RuntimeError)
+"""What mmdet raises where it cannot build a network from a config."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def _adapt(node: Any) -> Any:
             adapted["pretrained"] = None
         return adapted
     if isinstance(node, list | tuple):
-        return [_adapt(part) for part in node]
+        return type(node)(_adapt(part) for part in node)
     return node
 
 
@@ -96,6 +99,7 @@ class Network(nn.Module):
     Attributes:
         learns_masks: whether targets must have masks.
         left_as_drawn: tensors that the initial weights did not give.
+        epoch: of the training, from 0; some heads (TOOD's) change with it.
 
     Raises:
         InputError: there is no such config, or mmdet refuses the changed one.
@@ -118,7 +122,7 @@ class Network(nn.Module):
         warnings.filterwarnings("ignore", message=".*torch.meshgrid: in an upcoming release.*")
         if DefaultScope.get_current_instance() is None:
             init_default_scope("mmdet")
-        model = _adapt(merged(load_model_config(config), changes))
+        model = _adapt(from_plain(merged(load_model_config(config), changes)))
         pixels = model.pop("data_preprocessor", None) or {}
         # Normalisation is done here; mmdet still wants some preprocessor to exist.
         model["data_preprocessor"] = {"type": "DetDataPreprocessor"}
@@ -128,11 +132,12 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(pixels.get("std") or [1.0] * 3).view(1, 3, 1, 1), persistent=False)
         try:
             self.model = MODELS.build(ConfigDict(model))
-        except (KeyError, TypeError, AssertionError, AttributeError, ValueError, ImportError) as error:
+        except _REFUSALS as error:
             what = f"config {config!r}: mmdet cannot build it with these changes" if config else "mmdet cannot build it"
             raise InputError(f"{what}: {str(error).strip() or 'an assertion fails'}") from error
         self._most: int | None = None
         self.left_as_drawn: tuple[str, ...] = ()
+        self.epoch = 0
         self.learns_masks = bool(getattr(self.model, "with_mask", False))
 
     @property
@@ -169,6 +174,7 @@ class Network(nn.Module):
             targets: one a photo, on the photos' device.
         """
         from mmdet.structures.mask import BitmapMasks
+        from mmengine.logging import MessageHub
         from mmengine.structures import InstanceData
 
         shape = (int(photos_BHW3.shape[1]), int(photos_BHW3.shape[2]))
@@ -182,6 +188,7 @@ class Network(nn.Module):
             sample = _sample(target.photo_hw or shape, shape)
             sample.gt_instances = truth
             samples.append(sample)
+        MessageHub.get_current_instance().update_info("epoch", self.epoch)
         told = self.model.loss(self.normalised(photos_BHW3), samples)
         sums = {}
         for name, value in told.items():

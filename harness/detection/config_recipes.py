@@ -91,6 +91,10 @@ def _scale(values: Mapping[str, Any], where: str, notes: list[str]) -> DetectorS
         notes.append(f"data_preprocessor.pad_size_divisor: photos are padded to multiples of {MULTIPLE_PX}")
     if "mean" not in pixels:
         notes.append("data_preprocessor.mean: absent; the network is given values from 0 to 255")
+    hooks = [_kind(hook) for hook in values.get("custom_hooks") or []]
+    idle = [kind for kind in hooks if kind not in ("PipelineSwitchHook", "SetEpochInfoHook", "SyncNormHook")]
+    if idle:
+        notes.append(f"custom_hooks: {', '.join(idle)} are not run")
     dataset = (values.get("train_dataloader") or {}).get("dataset") or {"pipeline": values.get("train_pipeline", [])}
     steps, times = _dataset(dataset)
     steps = _without_mixing(steps, values, notes)
@@ -104,7 +108,7 @@ def _scale(values: Mapping[str, Any], where: str, notes: list[str]) -> DetectorS
         "coco_weights": values.get("load_from"),
         **_optimiser(values, defaults, notes),
         **_length(values, defaults, times, notes),
-        **_limits(model, defaults),
+        **_limits(values["model"], defaults),
     }
     samples = (values.get("train_dataloader") or {}).get("batch_size")
     base_batch = (values.get("auto_scale_lr") or {}).get("base_batch_size")

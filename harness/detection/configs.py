@@ -115,8 +115,12 @@ def merged(base: Any, changes: Any) -> Any:
     return copy.deepcopy(changes)
 
 
+TUPLE = "_tuple_"
+"""Key of a dict that stands for a tuple: JSON has none, and some of mmdet's networks refuse a list."""
+
+
 def plain(node: Any, where: str) -> Any:
-    """A part of a config as JSON has it, so that a card can hold it and reads back the same: tuples become lists.
+    """A part of a config as JSON has it, so that a card can hold it and reads back the same.
 
     Args:
         node: the part.
@@ -131,7 +135,17 @@ def plain(node: Any, where: str) -> Any:
             raise InputError(f"{where}: the key {strange[0]!r} is no text, so a card cannot hold it")
         return {key: plain(value, f"{where}.{key}") for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [plain(value, f"{where}[{place}]") for place, value in enumerate(node)]
+        parts = [plain(value, f"{where}[{place}]") for place, value in enumerate(node)]
+        return {TUPLE: parts} if isinstance(node, tuple) else parts
     if node is None or isinstance(node, str | bool | int) or (isinstance(node, float) and math.isfinite(node)):
         return node
     raise InputError(f"{where}: expected a number, a text, a list or a dict, got {type(node).__name__} {node!r}")
+
+
+def from_plain(node: Any) -> Any:
+    """The tuples of `plain` put back."""
+    if isinstance(node, Mapping):
+        if set(node) == {TUPLE}:
+            return tuple(from_plain(value) for value in node[TUPLE])
+        return {key: from_plain(value) for key, value in node.items()}
+    return [from_plain(value) for value in node] if isinstance(node, list) else node

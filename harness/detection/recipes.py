@@ -201,8 +201,10 @@ _SIZES = ("scale", "scales", "img_scale", "crop_size", "size")
 
 
 def _resized(node: Any, factor: float, is_size: bool = False) -> Any:
-    if isinstance(node, Mapping):
-        return {key: _resized(value, factor, key in _SIZES) for key, value in node.items()}
+    if isinstance(node, Mapping):  # a dict of one key may stand for a tuple
+        return {
+            key: _resized(value, factor, key in _SIZES or (is_size and key == "_tuple_")) for key, value in node.items()
+        }
     if isinstance(node, list | tuple):
         return [_resized(value, factor, is_size) for value in node]
     if is_size and isinstance(node, int) and not isinstance(node, bool):

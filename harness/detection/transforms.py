@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from harness.detection import placement
 from harness.detection.bridge import provide_operators
+from harness.detection.configs import from_plain
 from harness.types import InputError
 
 MIXING = ("Mosaic", "MixUp", "CachedMosaic", "CachedMixUp", "CopyPaste")
@@ -64,7 +65,7 @@ class Transforms:
             if kind.removeprefix("mmdet.") in MIXING:
                 raise InputError(f"{where}: mixes several photos, which is not supported here; leave it out")
             try:
-                self._steps.append(TRANSFORMS.build(_with_tuples(step)))
+                self._steps.append(TRANSFORMS.build(_with_tuples(from_plain(step))))
             except (KeyError, TypeError, ValueError, AssertionError, ImportError) as error:
                 why = str(error).strip().splitlines()
                 raise InputError(f"{where}: mmdet cannot make it: {why[0] if why else 'an assertion fails'}") from error
@@ -140,7 +141,8 @@ def _with_tuples(node: Any) -> Any:
         return {key: _with_tuples(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
         parts = [_with_tuples(part) for part in node]
-        return tuple(parts) if parts and all(isinstance(part, int | float) for part in parts) else parts
+        numbers = bool(parts) and all(isinstance(part, int | float) for part in parts)
+        return tuple(parts) if numbers or isinstance(node, tuple) else parts
     return node
 
 

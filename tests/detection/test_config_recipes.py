@@ -18,7 +18,7 @@ _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
 model = dict(
     backbone=dict(depth=18, base_channels=8),
     neck=dict(in_channels=[8, 16, 32, 64], out_channels=32),
-    bbox_head=dict(in_channels=32, feat_channels=32, stacked_convs=1),
+    bbox_head=dict(in_channels=32, feat_channels=64, stacked_convs=1),
     test_cfg=dict(score_thr=0.001, max_per_img=30))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -46,6 +46,10 @@ def untried(monkeypatch):
     monkeypatch.setattr(trial, "try_out", lambda scale, where: None)
 
 
+def tuple_of(values):
+    return {"_tuple_": values}
+
+
 def test_what_a_config_says_is_followed(config, untried):
     recipe, notes = recipe_of_config("Mine", str(config))
     full = recipe.full
@@ -56,7 +60,7 @@ def test_what_a_config_says_is_followed(config, untried):
     assert full.model["type"] == "FCOS"
     assert full.input_px == (160, 128)
     assert full.transforms == (
-        {"type": "RandomChoiceResize", "scales": [[128, 96], [128, 128]], "keep_ratio": True},
+        {"type": "RandomChoiceResize", "scales": [tuple_of([128, 96]), tuple_of([128, 128])], "keep_ratio": True},
         {"type": "RandomFlip", "prob": 0.5},
     )
     optimiser = full.optimiser
@@ -105,6 +109,7 @@ RTMDET = "rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
         "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
         YOLOX,
         RTMDET,
+        "tood/tood_r50_fpn_1x_coco.py",  # asks for the epoch
         pytest.param("deformable_detr/deformable-detr_r50_16xb2-50e_coco.py", marks=pytest.mark.slow),
         pytest.param("detr/detr_r50_8xb2-150e_coco.py", marks=pytest.mark.slow),
     ],
@@ -180,6 +185,17 @@ def test_a_slower_backbone_is_read(untried):
     assert recipe.full.gradient_clip == 0.1
     assert recipe.full.batch_size == 32
     assert any("sampling_offsets, reference_points" in note for note in notes)
+
+
+def test_tuples_come_back_as_tuples():
+    from harness.detection.configs import from_plain, plain
+
+    value = {"a": (1, [2, (3,)]), "b": [{"c": ()}]}
+    assert from_plain(json.loads(json.dumps(plain(value, "x")))) == value
+
+
+def test_a_network_that_refuses_lists_is_built(untried):
+    Network("", recipe_of_config("Mine", "ssd/ssd300_coco.py")[0].full.model)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +299,7 @@ def test_options_that_exclude_one_another(config, tmp_path):
         chosen_recipe("Mine", "full")
 
 
-def test_masks_are_learnt_where_a_config_has_them():
+def test_masks_are_learnt_where_a_config_has_them(untried):
     recipe, _ = recipe_of_config("Mine", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py")
     network = Network("", recipe.full.model)
     with pytest.raises(ValueError, match="learns masks"):
