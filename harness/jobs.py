@@ -152,16 +152,21 @@ def tables(pipeline: Pipeline) -> list[PaperTable]:
 
     split = pipeline.split
     measured: dict[int, dict[str, dict[str, float | None]]] = {number: {} for number in (2, 3, 5, 6, 7)}
-    ready = set(pipeline.work.trained("detector"))
-    for title, name in zip(_TITLES, PAPER_DETECTORS, strict=True):
-        ap = box_ap_of(pipeline, BoxSource(name)) if name in ready else None
+    trained = pipeline.work.trained("detector")
+    titles = dict(zip(PAPER_DETECTORS, _TITLES, strict=True))
+    of_paper = [name for name in PAPER_DETECTORS if name in trained]
+    for name in (*of_paper, *(name for name in trained if name not in titles)):
+        ap = box_ap_of(pipeline, BoxSource(name))
         if ap is not None:
             values = (ap.ap, ap.ap50, ap.ap75, ap.ap_small, ap.ap_medium, ap.ap_large)
-            measured[2][title] = dict(zip(("AP", "AP50", "AP75", "APS", "APM", "APL"), values, strict=True))
-    for count in range(1, len(PAPER_DETECTORS) + 1):
-        ap = box_ap_of(pipeline, BoxSource(f"WBF_{count}")) if ready.issuperset(PAPER_DETECTORS[:count]) else None
+            cells = dict(zip(("AP", "AP50", "AP75", "APS", "APM", "APL"), values, strict=True))
+            measured[2][titles.get(name, name)] = {**cells}
+    every = [BoxSource(f"WBF_{count}") for count in range(1, len(PAPER_DETECTORS) + 1)]
+    every += [source for source in map(BoxSource, pipeline.work.every_fitted_fusion()) if source not in every]
+    for source in every:
+        ap = box_ap_of(pipeline, source) if set(source.detectors) <= set(trained) else None
         if ap is not None:
-            measured[5][f"WBF_{count}"] = {"AP50": ap.ap50}
+            measured[5][source.name] = {"AP50": ap.ap50}
     if pipeline.work.board.exists():
         for row in Board(pipeline.work.board).rows(split=split.name, fingerprint=split.fingerprint):
             if not row.counts or not _is_of_today(pipeline, row):

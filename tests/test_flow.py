@@ -325,6 +325,31 @@ def test_fusion_is_fitted_for_a_retrieval_model_on_one_half_and_reported_on_the_
     assert "exact McNemar" in shown
 
 
+def test_the_tables_have_rows_for_detectors_and_fusions_that_the_paper_has_not(data: Path, scratch: Path) -> None:
+    mine = scratch / "models" / "detectors" / "Mine"
+    shutil.copytree(mine.parent / "ATSS", mine)
+    (mine / "card.json").write_text((mine / "card.json").read_text().replace('"ATSS"', '"Mine"'))
+    before = json.loads((scratch / "fusion.json").read_bytes())
+    (scratch / "fusion.json").write_text(json.dumps(before | {"WBF(ATSS,Mine)": before["WBF_2"]}))
+    tables = {
+        table["number"]: table
+        for table in json.loads(ok("tables", "--data", data, "--work", scratch, "--json"))["tables"]
+    }
+    rows = {row[0]: row for row in tables[2]["rows"]}
+    assert rows["Mine"][2::2] == rows["ATSS"][2::2]  # measured
+    assert set(rows["Mine"][1::2]) == {None}  # published
+    fused = {row[0]: row for row in tables[5]["rows"]}
+    assert fused["WBF(ATSS,Mine)"][-1] is not None
+    shown = json.loads(
+        ok("detect", "WBF(Mine,ATSS)@40/category", "Mine@9", "--data", data, "--work", scratch, "--json")
+    )
+    assert [(one["name"], one["num_boxes"]) for one in shown["boxes"]] == [
+        ("WBF(ATSS,Mine)@40/category", 40),
+        ("Mine@9", 9),
+    ]
+    assert set(shown["boxes"][1]["thresholds"]) == {"all"}
+
+
 def test_fusion_is_not_fitted_on_what_a_member_has_seen(data: Path, scratch: Path) -> None:
     seen = ("--data", data, "--work", scratch, "--scale", "tiny", "--steps", 1, "--force")
     ok("train", "retriever", "m0", *seen, "--deepfashion2-only")
