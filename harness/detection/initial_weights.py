@@ -183,13 +183,24 @@ def take_over(network: Network, path: Path) -> tuple[str, ...]:
     given = _tensors(path)
     metadata = getattr(given, "_metadata", None) or {}
     if not any(name.startswith("backbone.") for name in given):
-        given = OrderedDict((f"backbone.{name}", value) for name, value in given.items())
-        metadata = {}
+        given, metadata = _of_a_backbone(network.model.backbone, given), {}
     own = network.model.state_dict()
     _load(network.model, given, metadata)
     fitting = {name for name, value in given.items() if name in own and own[name].shape == value.shape}
     _refuse_another_backbone(path, own, given, fitting)
     return tuple(name for name in own if name not in fitting and not name.endswith(_UNCOUNTED))
+
+
+def _of_a_backbone(backbone: nn.Module, given: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """A bare backbone's tensors under the detector's names; transformers are published under their authors' names."""
+    from mmdet.models.backbones.pvt import PyramidVisionTransformer, pvt_convert
+    from mmdet.models.backbones.swin import SwinTransformer, swin_converter
+
+    if isinstance(backbone, SwinTransformer) and any(name.startswith("layers.") for name in given):
+        return OrderedDict(swin_converter(given))
+    if isinstance(backbone, PyramidVisionTransformer) and any(name.startswith("block1.") for name in given):
+        given = pvt_convert(given)
+    return OrderedDict((f"backbone.{name}", value) for name, value in given.items())
 
 
 def _load(module: nn.Module, given: dict[str, Tensor], metadata: Mapping[str, Any], prefix: str = "") -> None:
@@ -210,15 +221,12 @@ def _refuse_another_backbone(
     strange = [
         name
         for name in given
-        if name.startswith("backbone.")
-        and not name.endswith(_UNCOUNTED)
-        and name not in own
-        and _part(name, 2) in parts
+        if name.startswith("backbone.") and name.endswith(".weight") and name not in own and name.split(".")[1] in parts
     ]
-    # Layers that a config adds inside a block (deformable offsets, attention) are in no ImageNet file.
+    # What a config adds (deformable offsets inside a block, Swin's last norms beside them) is in no ImageNet file.
     begun = {_block(name) for name in wanted & fitting}
-    absent = [name for name in wanted if name not in fitting and (name in given or _block(name) not in begun)]
-    if absent or strange:
+    absent = [name for name in wanted - fitting if name in given or _block(name) not in begun | {""}]
+    if absent or strange or not begun:
         more = f", and it has {strange[0]}, which the recipe's has not" if strange else ""
         raise InputError(
             f"{path}: fits {len(wanted & fitting)} of the backbone's {len(wanted)} tensors{more}; these weights are of "
@@ -226,13 +234,10 @@ def _refuse_another_backbone(
         )
 
 
-def _part(name: str, place: int) -> str:
-    parts = name.split(".")
-    return parts[place - 1] if len(parts) >= place else ""
-
-
 def _block(name: str) -> str:
-    return ".".join(name.split(".")[:3])
+    """``backbone.layer3.6`` of a tensor inside a block of a stage; empty for one that is in no stage."""
+    parts = name.split(".")
+    return ".".join(parts[:3]) if len(parts) > 3 else ""
 
 
 def _tensors(path: Path) -> OrderedDict[str, Tensor]:

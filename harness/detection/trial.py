@@ -69,5 +69,7 @@ def _refuse_other_tasks(network: Network, where: str) -> None:
         raise InputError(f"{where}: {kind} wants photos without annotations; take the detector inside it")
     if hasattr(model, "language_model"):
         raise InputError(f"{where}: {kind} reads text beside the photo, which is not supported here")
+    if getattr(model, "bbox_head", None) is None and getattr(model, "roi_head", None) is None:
+        raise InputError(f"{where}: {kind} finds masks without boxes; take a detector of boxes")
     if not isinstance(model, BaseDetector):
         raise InputError(f"{where}: {kind} is no detector of boxes in photos")

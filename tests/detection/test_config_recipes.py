@@ -226,6 +226,7 @@ def test_a_broken_config_is_named(tmp_path, text, message):
     ("config", "message"),
     [
         ("rpn/rpn_r50_fpn_1x_coco.py", "proposes regions without categories"),
+        ("solo/solo_r50_fpn_1x_coco.py", "masks without boxes"),
         ("panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py", "panoptic"),
         ("atss/nothing.py", r"none inside mmdet's wheel; atss holds .*atss_r50_fpn_1x_coco\.py"),
         ("nothing.py", "none inside mmdet's wheel; its configs have names such as atss/"),

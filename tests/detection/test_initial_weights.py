@@ -182,6 +182,32 @@ def test_a_bare_backbone_is_taken_whatever_its_classifier(split, tmp_path):
     assert torch.equal(network.model.backbone.conv1.weight, bare["conv1.weight"])
 
 
+def test_swin_is_taken_from_its_authors_names(tmp_path):
+    from harness.detection.bridge import Network
+
+    backbone = {"embed_dims": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]}
+    changes = {"backbone": backbone, "neck": {"in_channels": [24, 48, 96, 192]}}
+    network = Network("swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py", changes)
+    ours = {name: v + 1 for name, v in network.model.backbone.state_dict().items() if not name.startswith("norm")}
+    renamed = {}
+    for name, value in ours.items():
+        for mine, theirs in (
+            ("stages.", "layers."),
+            ("attn.w_msa.", "attn."),
+            ("ffn.layers.0.0.", "mlp.fc1."),
+            ("ffn.layers.1.", "mlp.fc2."),
+            ("projection", "proj"),
+        ):
+            name = name.replace(mine, theirs)
+        renamed[name] = value
+    torch.save({"model": {**renamed, "norm.weight": torch.ones(192), "head.weight": torch.ones(9)}}, tmp_path / "s.pth")
+    left = take_over(network, tmp_path / "s.pth")
+    assert {name.split(".")[1] for name in left if name.startswith("backbone.")} == {"norm0", "norm1", "norm2", "norm3"}
+    taken = network.model.backbone.state_dict()
+    same = [name for name in ours if torch.equal(taken[name], ours[name])]
+    assert {name for name in ours if name not in same} <= {name for name in ours if "downsample" in name}
+
+
 def test_a_deeper_or_shallower_backbone_is_refused(split, tmp_path):
     network = network_of(split)
     whole = {name[9:]: v for name, v in network.model.state_dict().items() if name.startswith("backbone.")}
