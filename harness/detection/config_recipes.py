@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.detection.configs import (
     config_path,
     configs_folder,
@@ -52,7 +54,19 @@ def recipe_of_config(name: str, config: str) -> tuple[DetectorRecipe, list[str]]
     path = config_path(config)
     values = read_config(path)
     notes: list[str] = []
-    scale = _scale(values, str(path), notes)
+    try:
+        scale = _scale(values, str(path), notes)
+    except InputError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {place}: {first['msg']}, got {first['input']!r}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{path}: a part of it is not as mmdet 3 has it: {type(error).__name__}: {error}; compare it with a config "
+            "of mmdet 3 of the same kind"
+        ) from error
     if scale.coco_weights is None and path.is_relative_to(configs_folder()):
         address = zoo_address(path.relative_to(configs_folder()).as_posix())
         scale = scale.model_copy(update={"coco_weights": address})
@@ -70,7 +84,7 @@ def self_contained(scale: DetectorScale) -> DetectorScale:
     in_wheel = not Path(scale.config).is_absolute() and (configs_folder() / scale.config).is_file()
     if scale.config == "" or in_wheel:
         return scale
-    model = merged(plain(load_model_config(scale.config), f"{scale.config}: model"), scale.model)
+    model = plain(merged(load_model_config(scale.config), scale.model), f"{scale.config}: model")
     return scale.model_copy(update={"config": "", "model": model})
 
 

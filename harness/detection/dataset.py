@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from harness.data.photos import decode_rgb
 from harness.detection import placement
 from harness.detection.bridge import Targets
-from harness.detection.recipes import Augmentation, DetectorScale
+from harness.detection.recipes import DetectorScale
+from harness.detection.settings import Augmentation
 from harness.detection.transforms import Transforms
 from harness.fitting import step_seed
 from harness.types import InputError, Ints, Items, Split

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from harness.detection.bridge import Network
 from harness.detection.dataset import Batch
-from harness.detection.recipes import DetectorScale, Optimiser
+from harness.detection.recipes import DetectorScale
+from harness.detection.settings import Optimiser
 from harness.fitting import step_seed
 
 _SEED_PLACE = 2

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.detection.recipes import Augmentation
+from harness.detection.settings import Augmentation
 
 Photo = NDArray[np.uint8]
 Polygon = NDArray[np.float64]

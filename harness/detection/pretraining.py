@@ -31,7 +31,8 @@ from harness.detection.bridge import Network
 from harness.detection.configs import load_model_config, merged
 from harness.detection.dataset import has_area
 from harness.detection.module import learning_rate_factor, make_optimiser, unfreeze
-from harness.detection.recipes import DetectorScale, Optimiser, Pretraining
+from harness.detection.recipes import DetectorScale
+from harness.detection.settings import Optimiser, Pretraining
 from harness.fitting import FitSettings, StepSampler, fit, shuffled_batches, step_seed
 from harness.types import CATEGORIES, Floats, Ints, Split
 

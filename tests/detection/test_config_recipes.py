@@ -211,6 +211,11 @@ def test_a_network_that_refuses_lists_is_built(untried):
         (SMALL_FCOS.replace("depth=18", "depth=19"), "mmdet cannot build it"),
         (SMALL_FCOS.replace("depth=18", "depths=18"), "mmdet cannot build it.*depths"),
         (SMALL_FCOS.replace("[8, 16, 32, 64]", "[8, 16, 32, 65]"), "it cannot be trained and used here: RuntimeError"),
+        (
+            SMALL_FCOS + "optim_wrapper = dict(optimizer=dict(lr=-1.0))",
+            r"optimiser\.learning_rate: .*greater than 0, got -1",
+        ),
+        (SMALL_FCOS + "param_scheduler = 'none'", "a part of it is not as mmdet 3 has it: AttributeError"),
         ("model = dict(type='FCOS')\ndata = dict(train=dict())", "config of mmdet 2"),
         (SMALL_FCOS + "model['odd'] = float('inf')", "expected a number, a text, a list or a dict"),
     ],
