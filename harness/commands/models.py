@@ -102,6 +102,8 @@ def train_detector(
     from harness.detection.training import train
 
     recipe, notes = chosen_recipe(name, scale, config=config, recipes=recipes, batch_size=batch_size, input_px=input_px)
+    if scale == "full" and init_from is None:
+        notes.append("begins with random weights; --init-from coco or imagenet begins with published ones")
     for note in notes:
         typer.echo(note, err=True)
     place, photos = workplace(work), read_photos(data, split)

@@ -194,7 +194,10 @@ class DetectionDataset(Dataset[_Example]):
         augmentation = self._scale.augmentation
         if self._transforms is not None:
             boxes, polygons = self._fitted(row, np.ones(2))
-            changed = self._transforms(photo, boxes, polygons if self._with_masks else None, rng)
+            try:
+                changed = self._transforms(photo, boxes, polygons if self._with_masks else None, rng)
+            except InputError as error:
+                raise InputError(f"{self._split.photo_path(int(self.image_ids[row]))}: {error}") from error
             if changed is not None:
                 return _Example(step, changed.laid, self._items[row].category_ids[changed.laid.kept], changed.masks)
             photo, augmentation = placement.resized(photo, self._scale.input_px), Augmentation()

@@ -86,11 +86,19 @@ class Transforms:
             boxes_xyxy: (N, 4) pixels of the photo.
             polygons: per item its polygons, pixels of the photo; None for no masks.
             rng: all randomness comes from here.
+
+        Raises:
+            InputError: a transform fails on this photo.
         """
         result = _as_mmdet(photo, boxes_xyxy, polygons)
         with _global_streams(rng):
-            for step in self._steps:
-                result = step(result)
+            for place, step in enumerate(self._steps):
+                try:
+                    result = step(result)
+                except Exception as error:  # some transform of the user's, which may raise anything
+                    what = f"transforms[{place}] ({type(step).__name__})"
+                    size = f"{photo.shape[1]}x{photo.shape[0]} px"
+                    raise InputError(f"{what} of a photo of {size} fails: {type(error).__name__}: {error}") from error
                 if result is None:
                     return None
         height, width = result["img"].shape[:2]

@@ -7,6 +7,7 @@ import torch
 
 from harness.detection.bridge import Network, Targets
 from harness.detection.recipes import DetectorScale
+from harness.detection.transforms import Transforms
 from harness.types import InputError
 
 _SIDE_PX = 352
@@ -14,23 +15,25 @@ _SIDE_PX = 352
 
 
 def try_out(scale: DetectorScale, where: str) -> None:
-    """Build a recipe's network, let it take one training step's losses, and let it look.
+    """Build a recipe's network and transforms, let it take one training step's losses, and let it look.
 
     Args:
         scale: the recipe's settings.
         where: the config's file, for messages.
 
     Raises:
-        InputError: mmdet cannot build it, it is no detector of boxes, or a step fails or is not finite.
+        InputError: mmdet cannot build it, it is no detector of boxes, or a transform or a step fails or
+            is not finite.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
             network = Network(scale.config, scale.model)
             network.initialise()
+            _refuse_other_tasks(network)
+            _transform(scale, network.learns_masks)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-        _refuse_other_tasks(network, where)
         photos = torch.zeros(2, _SIDE_PX, _SIDE_PX, 3, dtype=torch.uint8)
         photos[:, 40:180, 60:200] = 200
         masks = np.zeros((1, _SIDE_PX, _SIDE_PX), np.uint8)
@@ -55,21 +58,28 @@ def try_out(scale: DetectorScale, where: str) -> None:
         raise InputError(f"{where}: the first losses are not finite: {told}")
 
 
-def _refuse_other_tasks(network: Network, where: str) -> None:
+def _transform(scale: DetectorScale, with_masks: bool) -> None:
+    corners = np.array([[60.0, 40], [200, 40], [200, 180], [60, 180]])
+    photo = np.full((_SIDE_PX, _SIDE_PX, 3), 128, np.uint8)
+    chain = Transforms(scale.transforms or ())
+    chain(photo, np.array([[60.0, 40, 200, 180]]), [[corners]] if with_masks else None, np.random.default_rng(0))
+
+
+def _refuse_other_tasks(network: Network) -> None:
     from mmdet.models.detectors import RPN, MaskFormer, SemiBaseDetector, TwoStagePanopticSegmentor
     from mmdet.models.detectors.base import BaseDetector
 
     model = network.model
     kind = type(model).__name__
     if isinstance(model, RPN):
-        raise InputError(f"{where}: {kind} proposes regions without categories; take a detector that is built on it")
+        raise InputError(f"{kind} proposes regions without categories; take a detector that is built on it")
     if isinstance(model, MaskFormer | TwoStagePanopticSegmentor):
-        raise InputError(f"{where}: {kind} segments whole photos (panoptic); take a detector of boxes")
+        raise InputError(f"{kind} segments whole photos (panoptic); take a detector of boxes")
     if isinstance(model, SemiBaseDetector):
-        raise InputError(f"{where}: {kind} wants photos without annotations; take the detector inside it")
+        raise InputError(f"{kind} wants photos without annotations; take the detector inside it")
     if hasattr(model, "language_model"):
-        raise InputError(f"{where}: {kind} reads text beside the photo, which is not supported here")
+        raise InputError(f"{kind} reads text beside the photo, which is not supported here")
     if getattr(model, "bbox_head", None) is None and getattr(model, "roi_head", None) is None:
-        raise InputError(f"{where}: {kind} finds masks without boxes; take a detector of boxes")
+        raise InputError(f"{kind} finds masks without boxes; take a detector of boxes")
     if not isinstance(model, BaseDetector):
-        raise InputError(f"{where}: {kind} is no detector of boxes in photos")
+        raise InputError(f"{kind} is no detector of boxes in photos")

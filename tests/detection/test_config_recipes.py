@@ -215,6 +215,11 @@ def test_a_network_that_refuses_lists_is_built(untried):
             SMALL_FCOS + "optim_wrapper = dict(optimizer=dict(lr=-1.0))",
             r"optimiser\.learning_rate: .*greater than 0, got -1",
         ),
+        (SMALL_FCOS.replace("'RandomFlip'", "'NoSuch'"), r"transforms\[1\] \(NoSuch\): mmdet cannot make it"),
+        (
+            SMALL_FCOS.replace("'RandomFlip', prob=0.5", "'FixShapeResize', width=-5, height=9"),
+            r"transforms\[1\] \(FixShapeResize\) of a photo of 352x352 px fails",
+        ),
         (SMALL_FCOS + "param_scheduler = 'none'", "a part of it is not as mmdet 3 has it: AttributeError"),
         ("model = dict(type='FCOS')\ndata = dict(train=dict())", "config of mmdet 2"),
         (SMALL_FCOS + "model['odd'] = float('inf')", "expected a number, a text, a list or a dict"),

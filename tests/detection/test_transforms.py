@@ -137,6 +137,12 @@ def test_an_item_without_a_polygon_has_no_mask():
     assert changed.masks.sum() <= 1
 
 
+def test_a_transform_that_fails_names_the_photo(split):
+    examples = dataset(split, RESIZE, {"type": "FixShapeResize", "width": -5, "height": 9})
+    with pytest.raises(InputError, match=r"000001\.jpg: transforms\[1\] \(FixShapeResize\) of a photo of .* fails"):
+        examples[(0, 0)]
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
