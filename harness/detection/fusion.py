@@ -184,14 +184,9 @@ def fuse(
     ordered = image_ids[order]
     first_rows = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     photos, starts = ordered[first_rows], np.append(first_rows, len(ordered))
-    counts = np.array([len(detections[m]) for m in members])
     sizes = _sizes(photos, sizes_wh, [detections[m] for m in members], members)
-    columns = (
-        np.concatenate([detections[m].boxes_xyxy for m in members]),
-        np.concatenate([scores_of[m] for m in members]),
-        np.concatenate([detections[m].category_ids for m in members]),
-        np.repeat((np.cumsum(weights > 0) - 1)[members], counts),
-    )
+    offsets = np.cumsum([0, *(len(detections[m]) for m in members)])[:-1].tolist()
+    numbers = (np.cumsum(weights > 0) - 1).tolist()
     used = weights[weights > 0]
     spaces: SimpleQueue[Space] = SimpleQueue()
 
@@ -207,15 +202,18 @@ def fuse(
         pile = space.pile(places, used)
         groups, kept, size = space.groups(pile), space.rows(pile), len(rows)
         here = sizes[first:end]
-        bad = gather(places, rows, *columns, here, _OUTSIDE_PX, pile.boxes, pile.scores, pile.labels, pile.models)
-        if bad >= 0:
-            part = int(np.searchsorted(np.cumsum(counts), rows[bad], "right"))
-            photo = int(np.searchsorted(places, bad, "right")) - 1
-            raise ValueError(
-                f"detector {members[part]}: row {rows[bad] - counts[:part].sum()}, image id {photos[first + photo]}: "
-                f"box {columns[0][rows[bad]].tolist()} sticks out of the photo, which is {here[photo][0]:.0f} x "
-                f"{here[photo][1]:.0f} pixels"
-            )
+        for m, offset in zip(members, offsets, strict=True):
+            one, columns = detections[m], (pile.boxes, pile.scores, pile.labels, pile.models)
+            bad = gather(
+                places, rows, offset, one.boxes_xyxy, scores_of[m], one.category_ids, numbers[m], here,
+                _OUTSIDE_PX, *columns,
+            )  # fmt: skip
+            if bad >= 0:
+                row, photo = int(rows[bad]) - offset, int(np.searchsorted(places, bad, "right")) - 1
+                raise ValueError(
+                    f"detector {m}: row {row}, image id {photos[first + photo]}: box {one.boxes_xyxy[row].tolist()} "
+                    f"sticks out of the photo, which is {here[photo][0]:.0f} x {here[photo][1]:.0f} pixels"
+                )
         if settings.label_policy == "vote":
             pile.vote(settings.iou_threshold, settings.skip_threshold, settings.conf_type, groups)
         elif settings.method == "wbf":
@@ -264,10 +262,17 @@ def fuse(
 
 def _calibrated(detections: Sequence[Detections], settings: FusionSettings) -> list[Floats]:
     """Each detector's scores, through its calibration where it has one."""
-    maps = (None,) * len(detections) if settings.calibrations is None else settings.calibrations
+    maps = settings.calibrations
+    if maps is None:
+        return [one.scores for one in detections]
     if len(maps) != len(detections):
         raise ValueError(f"calibrations: expected one a detector, {len(detections)}, got {len(maps)}")
-    return [one.scores if map_ is None else map_.apply(one.scores) for one, map_ in zip(detections, maps, strict=True)]
+    scores = [
+        one.scores if map_ is None else map_.apply(one.scores) for one, map_ in zip(detections, maps, strict=True)
+    ]
+    for column in scores:
+        column.setflags(write=False)  # as columns of detections are: one compiled function serves both
+    return scores
 
 
 def available_threads() -> int:

@@ -37,13 +37,15 @@ class FusionSettings(BaseModel):
             another category which stays by more than ``label_iou`` goes. Of equal scores the smaller category stays.
 
             ``vote``: boxes whose IoU is above ``iou_threshold`` form a group whatever their category, by descending
-            weighted score. Its category is the one with the largest sum of weighted scores; of equal sums that of
-            the better-scored box, then of the earlier detector. Box and score are what the boxes *of that category*
-            make: the score then says how sure the detectors are of this garment in this category, lower for a
-            disputed one, and compares with the scores of that category elsewhere, on which both average precision
-            and the choice of the box that speaks for a query rest; and where a top was grouped with the outwear over
-            it, it does not pull that box away. The other boxes of the group go. For ``wbf`` alone. Needs an
-            ``iou_threshold`` above the overlap of garments that are worn over one another.
+            weighted score; boxes of score 0 are left out. A group's category is the one with the largest sum of
+            weighted scores; of equal sums that of the better-scored box, then of the earlier detector. Box and score
+            are what the boxes *of that category* make, and the others go. So the score says how sure the detectors
+            are of this garment in this category, lower for a disputed one, and compares with scores of that category
+            elsewhere, on which average precision rests, and the choice of the box that speaks for a query; and where
+            a top was grouped with the outwear over it, it does not pull that box away. On 800 rendered photos, five
+            detectors and an IoU of .55: AP .322; with all boxes of a group instead .240; with the box of all and the
+            score of the winners .313. (``apart`` has .378 there: average precision rewards a second guess.) For
+            ``wbf`` alone. Needs an ``iou_threshold`` above the overlap of garments that are worn over one another.
         label_iou: for ``best`` alone.
         calibrations: one a detector, or None for one that is taken as it is; applied to its scores before all else.
             None takes all as they are.
