@@ -54,6 +54,11 @@ def held_out_pairs(split: Split) -> tuple[Ints, Ints]:
     return np.setdiff1d(split.photos.image_ids, held_ids), held_ids
 
 
+def training_ids(split: Split, hold_out: bool) -> Ints:
+    """Photos of a split to train on: all, or those that `held_out_pairs` leaves."""
+    return held_out_pairs(split)[0] if hold_out else split.photos.image_ids
+
+
 def score(pipeline: Pipeline, spec: Ensemble | str, name: str | None = None) -> tuple[Scored, Row]:
     """Run what is missing of an ensemble, score it, and add the row to the working folder's leaderboard.
 
@@ -95,9 +100,8 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
 
     split = pipeline.split
     assert scored.score is not None
-    reasons = [
-        f"trained on {split.name}: {card.name}" for card in scored.members if card.saw(split.name, split.fingerprint)
-    ]
+    known = [(card.saw(split.name, split.fingerprint), card.name) for card in scored.members]
+    reasons = [f"{how} {split.name}: {name}" for how, name in known if how]
     count = scored.ensemble.boxes.num_fused
     fitted = pipeline.work.fitted_fusion(count) if count is not None else None
     if fitted is not None and fitted.get("fitted_on", {}).get("fingerprint") == split.fingerprint:
@@ -202,8 +206,9 @@ def _refuse_if_seen(held: Pipeline, name: str) -> None:
     card = held.work.model_card("detector", name)
     if card.saw_any(held.split.name, held.split.fingerprint, held.image_ids, held.split.photos.image_ids):
         raise InputError(
-            f"{card.folder}: {name} may have been trained on the photos that fusion would be fitted on; "
-            f"train it without them: run.py train detector {name} --hold-out --force"
+            f"{card.folder}: {name} may have been trained on the photos that fusion would be fitted on, or its weights "
+            f"were chosen by them; train it without them: run.py train detector {name} --hold-out --force, and with "
+            "--patience only where it is judged --evaluate-on validation"
         )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.detection.averaging import average_over_processes
 from harness.types import CATEGORIES, InputError
 
 
@@ -158,6 +159,7 @@ class Network(nn.Module):
             self.model = MODELS.build(ConfigDict(model))
         except (KeyError, TypeError, AssertionError, AttributeError) as error:
             raise InputError(f"config {config!r}: mmdet cannot build it with these changes: {error}") from error
+        average_over_processes(self.model)
         self.learns_masks = bool(getattr(self.model, "with_mask", False))
 
     @property

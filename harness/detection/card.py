@@ -15,11 +15,17 @@ class DetectorPlan(TrainingPlan):
     Attributes:
         recipe: the recipe at the plan's scale.
         init_from_sha256: of the user's file of initial weights; None without.
+        chosen_on: photos by which the best weights of the training are chosen; empty where the last are taken.
+        evaluate_every: steps between the looks that choose; None where the last weights are taken.
+        patience: looks without a better AP that end the training; 0 where the last weights are taken.
     """
 
     kind: Literal["detector"] = "detector"
     recipe: DetectorScale
     init_from_sha256: str | None = None
+    chosen_on: tuple[TrainedOn, ...] = ()
+    evaluate_every: int | None = None
+    patience: int = 0
 
     @classmethod
     def of(
@@ -46,6 +52,18 @@ class DetectorCard(DetectorPlan, Outcome):
 
     Attributes:
         resumed_at: the step where the run that finished it began.
+        best_step: after how many steps the weights were best, where they were chosen; None where the last are taken.
+        best_ap: box AP of these weights on the photos of ``chosen_on``, in [0, 1].
+        last_step: steps that were made, fewer than planned where the patience ended the training.
+        precision: Lightning's precision string of the run that finished it.
+        num_processes: of that run.
+        accumulate: parts of a step, in that run.
     """
 
     resumed_at: int
+    best_step: int | None = None
+    best_ap: float | None = None
+    last_step: int | None = None
+    precision: str | None = None
+    num_processes: int = 1
+    accumulate: int = 1
