@@ -179,7 +179,9 @@ class Keeper(Callback):
         if step % LOG_EVERY == 0:
             self._log(trainer, module)
         at_end = step == self.settings.num_steps
-        told = any_of(self.told is not None)
+        told = self.told is not None
+        if not self.settings.alone:
+            told = any_of(told)
         looked = self.watch is not None and (at_end or step % self.watch.every == 0)
         if looked:
             self._look(trainer)

@@ -237,7 +237,7 @@ def _as_torchrun_has_it(now: Place) -> None:
     if "RANK" in env:
         env.setdefault("NODE_RANK", env.get("GROUP_RANK", "0"))
         return
-    from lightning_fabric.plugins.environments import SLURMEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
     env.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(env["SLURM_STEP_NODELIST"]))
     env.setdefault("MASTER_PORT", str(15000 + int(env["SLURM_JOB_ID"]) % 10000))
