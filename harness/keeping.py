@@ -165,8 +165,9 @@ class Keeper(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Log the gradient's norm before it is clipped, at the steps that are logged."""
+        """Log the step's learning rate, and the gradient's norm before it is clipped."""
         if trainer.global_step % LOG_EVERY == LOG_EVERY - 1:
+            module.log("learning_rate", float(max(group["lr"] for group in optimizer.param_groups)))
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             module.log("gradient_norm", torch.nn.utils.get_total_norm(gradients))
 
@@ -203,9 +204,6 @@ class Keeper(Callback):
         module.log("steps_per_s", rate)
         if self.settings.photos_per_step is not None:
             module.log("photos_per_s", rate * self.settings.photos_per_step)
-        for number, optimiser in enumerate(trainer.optimizers):
-            for group in optimiser.param_groups[:1]:
-                module.log(f"learning_rate{'' if number == 0 else f'_{number}'}", float(group["lr"]))
         if torch.cuda.is_available():
             module.log("peak_gpu_gib", torch.cuda.max_memory_allocated() / 2**30)
 

@@ -144,6 +144,8 @@ def launch(num_processes: int, command: Sequence[str] | None = None) -> int | No
         The exit status of the first that failed, 0 if none did; None if nothing had to be started, because this
         process is one of them already, or one is enough.
     """
+    if _PARENT in os.environ:
+        die_with(int(os.environ[_PARENT]))
     if num_processes == 1 or place().num_processes > 1:
         return None
     command = command or [sys.executable, str(Path(sys.argv[0]).absolute()), *sys.argv[1:]]
@@ -218,8 +220,6 @@ def join() -> Place:
     if not distributed.is_initialized():
         import atexit
 
-        if _PARENT in os.environ:
-            die_with(int(os.environ[_PARENT]))
         _as_torchrun_has_it(now)
         on_gpu = torch.cuda.is_available()
         if on_gpu:
