@@ -222,9 +222,9 @@ def fit(
 
     import pytorch_lightning as pl
     import torch
-    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
     from pytorch_lightning.strategies import DDPStrategy
 
     from harness.keeping import Keeper, clear_parts, load_checkpoint

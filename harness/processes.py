@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from harness.types import InputError
 
@@ -218,8 +218,6 @@ def join() -> Place:
     import torch.distributed as distributed
 
     if not distributed.is_initialized():
-        import atexit
-
         _as_torchrun_has_it(now)
         on_gpu = torch.cuda.is_available()
         if on_gpu:
@@ -227,7 +225,6 @@ def join() -> Place:
         # What is said besides gradients goes from memory to memory and waits for no GPU.
         backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         distributed.init_process_group(backend, rank=now.rank, world_size=now.num_processes, timeout=_TIMEOUT)
-        atexit.register(lambda: distributed.destroy_process_group() if distributed.is_initialized() else None)
     return now
 
 
@@ -307,14 +304,25 @@ def gathered(value: Value) -> list[Value]:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Of the errors of several processes only the first is told; the others lost their partner, and end silently."""
+    """Let a command end in all its processes: of their errors only the first is told.
+
+    The others lost their partner, and end silently. Where there are several processes, they end with this block.
+    """
     try:
         yield
     except Exception as error:
         if place().num_processes > 1 and (isinstance(error, FirstFailed) or not _fails_first()):
-            sys.stderr.flush()
-            os._exit(1)  # no other way past a collective that waits for the dead
+            _end(1)  # no other way past a collective that waits for the dead
         raise
+    if place().num_processes > 1:
+        # Python's own way out now and then meets a thread of gloo ("terminate called without an active exception").
+        _end(0)
+
+
+def _end(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _fails_first() -> bool:

@@ -125,9 +125,16 @@ def train_detector(
             accumulate=accumulate,
             sync_batchnorm=sync_batchnorm,
         )
-    if processes.place().rank == 0:
         best = f", best at step {card.best_step} with an AP of {card.best_ap:.3f}" if card.best_step else ""
-        show(f"trained {name} in {card.seconds:.0f} s{best}: {place.model_folder('detector', name)}")
+        _tell(f"trained {name} in {card.seconds:.0f} s{best}: {place.model_folder('detector', name)}")
+
+
+def _tell(what: str) -> None:
+    """Said once, however many processes did it."""
+    from harness.processes import place
+
+    if place().rank == 0:
+        show(what)
 
 
 def _in_processes(num_processes: int) -> None:
@@ -181,8 +188,7 @@ def train_retriever(
             deepfashion2_only=deepfashion2_only,
             force=force,
         )
-    if processes.place().rank == 0:
-        show(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('retriever', name)}")
+        _tell(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('retriever', name)}")
 
 
 @tune_app.command("fusion")
