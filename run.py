@@ -11,6 +11,7 @@ import typer
 
 from harness.commands import board, check, data, evaluate, evaluate_boxes, models, stages
 from harness.commands.options import emit
+from harness.fitting import Interrupted
 from harness.types import InputError
 
 app = typer.Typer(
@@ -36,6 +37,8 @@ def main() -> NoReturn:
         app()
     except InputError as error:
         _fail(str(error))
+    except Interrupted as stop:  # shells know a command that a signal ended by 128 and more
+        _fail(str(stop), 128 + stop.signal_number)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -46,12 +49,12 @@ def main() -> NoReturn:
     raise AssertionError("typer ends the process")
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = 1) -> NoReturn:
     """One message on standard error; with ``--json`` it is the one object on standard output as well."""
     sys.stderr.write(f"error: {message}\n")
     if "--json" in sys.argv:
         emit({"error": message})
-    sys.exit(1)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -164,6 +164,8 @@ def prepare(model_dir: Path, plan: TrainingPlan, card_kind: type[Value], *, forc
     if force:
         for name in (CARD_FILE, PLAN_FILE, WEIGHTS_FILE, LAST_CHECKPOINT, PROGRESS_FILE):
             (model_dir / name).unlink(missing_ok=True)
+        for best in model_dir.glob("best_*.pt"):
+            best.unlink()
         shutil.rmtree(model_dir / "logs", ignore_errors=True)
     card = read(model_dir / CARD_FILE, card_kind)
     there = read(model_dir / PLAN_FILE, type(plan))
@@ -203,12 +205,21 @@ def finish(
         weights: name -> tensor.
         seconds: that it took.
         more: further fields of the card.
+
+    Raises:
+        InputError: the weights cannot be written.
     """
     import torch
 
-    part = model_dir / (WEIGHTS_FILE + ".part")
-    torch.save({name: value.cpu() for name, value in weights.items()}, part)
-    os.replace(part, model_dir / WEIGHTS_FILE)
+    from harness.keeping import write_whole
+
+    kept = {name: value.cpu() for name, value in weights.items()}
+    write_whole(
+        model_dir / WEIGHTS_FILE,
+        lambda part: torch.save(kept, part),
+        sum(value.nbytes for value in kept.values()),
+        "make room and give the same command again: the training goes on from its last checkpoint",
+    )
     versions = {"harness": harness.__version__} | {name: version(name) for name in _VERSIONED}
     card = card_kind(
         **{name: getattr(plan, name) for name in type(plan).model_fields},

@@ -11,20 +11,31 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.processes import Place, join
+from harness.types import InputError
+
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch.utils.data import DataLoader
 
+    from harness.keeping import Best
+
 PROGRESS_FILE = "progress.json"
 LAST_CHECKPOINT = "last.ckpt"
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+"""Lightning's names of the arithmetics that a training may use."""
+
+LOG_EVERY = 20
+"""Steps between two rows of the log; figures are those of the last."""
 
 
 def step_seed(seed: int, *where: int) -> np.random.Generator:
@@ -42,18 +53,22 @@ class StepSampler:
         draw: rows of the batch of a given step: a pure function of the step.
         num_steps: steps of the whole training.
         first_step: where to begin; the steps before it were done by an earlier run.
+        num_parts: batches that a step is divided into, one after the other.
     """
 
     draw: Callable[[int], Sequence[int]]
     num_steps: int
     first_step: int = 0
+    num_parts: int = 1
 
     def __len__(self) -> int:
-        return self.num_steps
+        return self.num_steps * self.num_parts
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.first_step, self.num_steps):
-            yield [(step, int(row)) for row in self.draw(step)]
+            rows = self.draw(step)
+            for part in range(self.num_parts):
+                yield [(step, int(row)) for row in rows[part :: self.num_parts]]
 
 
 def shuffled_batches(num_rows: int, batch_size: int, seed: int) -> Callable[[int], Sequence[int]]:
@@ -85,31 +100,91 @@ class FitSettings:
         num_steps: optimiser steps in all.
         seed: of weights, data order and augmentation.
         checkpoint_every: steps between checkpoints, from which a killed run goes on.
-        precision: Lightning's precision string, such as ``32-true``, ``16-mixed`` or ``bf16-mixed``.
-        devices: GPUs (or CPU processes) a node; 0 takes every GPU there is, and one process on a CPU.
-        num_nodes: machines.
+        precision: Lightning's precision string, one of `PRECISIONS`.
         gradient_clip: largest norm of the gradient; None for no clipping.
-        accumulate: batches whose gradients are summed into one step.
+        accumulate: parts of a step that are computed one after the other; the step follows the mean of their gradients.
+        photos_per_step: over all processes, for the log; None logs steps alone.
+        sync_batchnorm: batch statistics over all GPUs instead of over those of one.
+        alone: train in this process alone, although it is one of several.
     """
 
     num_steps: int
     seed: int
     checkpoint_every: int = 200
     precision: str = "32-true"
-    devices: int = 0
-    num_nodes: int = 1
     gradient_clip: float | None = None
     accumulate: int = 1
+    photos_per_step: int | None = None
+    sync_batchnorm: bool = False
+    alone: bool = False
 
 
-def resume_step(out_dir: Path) -> int:
-    """The step at which a training in this folder goes on; 0 where none has begun."""
+@dataclass(frozen=True)
+class Watch:
+    """How a model is judged while it is trained.
+
+    Attributes:
+        every: steps between looks; the last step is looked at in any case.
+        look: figures of the model as it is now, the same in every process; each process calls it.
+        weights: what to keep of a model that is better than all before it.
+        figure: the name of the one that decides; more is better.
+        patience: looks without a better figure that end the training; 0 never ends it.
+    """
+
+    every: int
+    look: Callable[[], Mapping[str, float]]
+    weights: Callable[[], Mapping[str, Any]]
+    figure: str
+    patience: int = 0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What became of a training.
+
+    Attributes:
+        first_step: where this run began.
+        num_steps: that were made in all; fewer than were planned where patience ended it.
+        best: the best that was seen; None where nobody looked.
+    """
+
+    first_step: int
+    num_steps: int
+    best: Best | None
+
+
+class Interrupted(Exception):
+    """A training was stopped by a signal; what it has is kept.
+
+    Attributes:
+        signal_number: which signal.
+    """
+
+    def __init__(self, signal_number: int, out_dir: Path, step: int, num_steps: int) -> None:
+        super().__init__(
+            f"{out_dir}: stopped at step {step:,} of {num_steps:,}, which is kept; the same command goes on from there"
+        )
+        self.signal_number = signal_number
+
+
+def check_precision(precision: str) -> None:
+    """See that this machine can train so.
+
+    Raises:
+        InputError: it cannot.
+    """
     import torch
 
-    last = out_dir / LAST_CHECKPOINT
-    if not last.exists():
-        return 0
-    return int(torch.load(last, map_location="cpu", weights_only=False, mmap=True)["global_step"])
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r}: there are {', '.join(PRECISIONS)}")
+    if precision == "16-mixed" and not torch.cuda.is_available():
+        raise InputError("precision '16-mixed': needs a GPU; a CPU trains in 32-true or bf16-mixed")
+
+
+def ignore_interruptions(_: int) -> None:
+    """For processes that read data: Ctrl-C reaches them too, but the training ends them when it has kept its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def fit(
@@ -117,67 +192,71 @@ def fit(
     make_loader: Callable[[int], DataLoader[Any]],
     settings: FitSettings,
     out_dir: Path,
-) -> None:
+    watch: Watch | None = None,
+) -> Fitted:
     """Train a module for ``settings.num_steps`` steps, going on from the folder's last checkpoint.
 
-    ``module.parameters()`` must have been made under the run's seed by the caller. Logs go to
-    ``out_dir/logs`` (CSV and TensorBoard), progress to ``out_dir/progress.json``.
+    ``module.parameters()`` must have been made under the run's seed by the caller. Every process of
+    `harness.processes` calls this. Ctrl-C and SIGTERM end the training after the step that is being
+    made, with a checkpoint; a second Ctrl-C ends it at once.
+
+    Progress goes to ``out_dir/progress.json``. Of every 20 steps the last is logged: losses, learning rate, norm
+    of the gradient before clipping, steps (and photos) a second, peak memory of a GPU, and what ``watch`` saw. Each
+    run has a folder ``out_dir/logs/from_step_N``, with ``metrics.csv`` and TensorBoard events; the axis is the step
+    of the whole training, so ``tensorboard --logdir out_dir/logs`` shows resumed runs as one curve.
 
     Args:
         module: what to train.
-        make_loader: a loader over the steps from the given one on, built on a `StepSampler`.
+        make_loader: a loader over the steps from the given one on, built on a `StepSampler`; in a process of several
+            and with ``accumulate`` it gives the process's share of each part of a step, ``accumulate`` batches a step.
         settings: how.
         out_dir: checkpoint and logs go here; one training at a time.
+        watch: how the model is judged meanwhile; None without.
+
+    Raises:
+        InputError: the checkpoint is damaged or of another network, or cannot be written.
+        Interrupted: by a signal; a checkpoint is written.
     """
     import logging
     import warnings
 
     import pytorch_lightning as pl
     import torch
-    from pytorch_lightning.callbacks import Callback
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+    from pytorch_lightning.strategies import DDPStrategy
 
+    from harness.keeping import Keeper, clear_parts, load_checkpoint
+
+    check_precision(settings.precision)
     out_dir.mkdir(parents=True, exist_ok=True)
-    first_step = resume_step(out_dir)
+    here = Place() if settings.alone else join()
+    if here.rank == 0:
+        clear_parts(out_dir)
     last = out_dir / LAST_CHECKPOINT
-
-    class Keeper(Callback):
-        """Writes progress, and checkpoints to a temporary name that is then renamed."""
-
-        def __init__(self) -> None:
-            self.began = time.perf_counter()
-            self.wrote = 0.0
-
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            step = trainer.global_step
-            now = time.perf_counter()
-            if step % settings.checkpoint_every == 0 and first_step < step < settings.num_steps:
-                part = last.with_suffix(".part")
-                trainer.save_checkpoint(part, weights_only=False)
-                if trainer.is_global_zero:
-                    os.replace(part, last)
-            if trainer.is_global_zero and (now - self.wrote > 0.5 or step == settings.num_steps):
-                self.wrote = now
-                rate = (step - first_step) / max(now - self.began, 1e-9)
-                write_progress(out_dir, step, settings.num_steps, rate)
-
+    first_step = load_checkpoint(last, module) if last.exists() else 0
+    keeper = Keeper(settings, out_dir, first_step, watch)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     has_gpu = torch.cuda.is_available()
     trainer = pl.Trainer(
         accelerator="gpu" if has_gpu else "cpu",
-        devices=settings.devices or (-1 if has_gpu else 1),
-        num_nodes=settings.num_nodes,
+        devices=here.num_local,
+        num_nodes=here.num_nodes,
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if here.num_processes > 1 else "auto",
+        plugins=[TorchElasticEnvironment() if here.num_processes > 1 else LightningEnvironment()],
+        sync_batchnorm=settings.sync_batchnorm,
         precision=settings.precision,  # type: ignore[arg-type]
         max_steps=settings.num_steps,
         max_epochs=-1,
         gradient_clip_val=settings.gradient_clip,
         accumulate_grad_batches=settings.accumulate,
         logger=[
-            kind(str(out_dir), name="logs", version=f"from_step_{first_step}")
-            for kind in (CSVLogger, TensorBoardLogger)
+            CSVLogger(str(out_dir), "logs", f"from_step_{first_step}", flush_logs_every_n_steps=LOG_EVERY),
+            TensorBoardLogger(str(out_dir), "logs", f"from_step_{first_step}"),
         ],
-        log_every_n_steps=20,
-        callbacks=[Keeper()],
+        log_every_n_steps=LOG_EVERY,
+        callbacks=[keeper],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -193,6 +272,9 @@ def fit(
         # Lightning 2.6.6 asks torch 2.11 for a tree in a way that torch has renamed.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         trainer.fit(module, make_loader(first_step), ckpt_path=str(last) if first_step else None, weights_only=False)
+    if keeper.step < settings.num_steps and not keeper.has_enough:
+        raise Interrupted(keeper.told or signal.SIGTERM, out_dir, keeper.step, settings.num_steps)
+    return Fitted(first_step, keeper.step, keeper.best)
 
 
 def write_progress(out_dir: Path, done: int, total: int, rate: float) -> None:

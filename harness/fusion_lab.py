@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.cards import image_ids_sha256, write_text
-from harness.fitting import step_seed
+from harness.pairs import annotated, halves
 from harness.pipeline import HISTOGRAM, Pipeline
 from harness.spec import PAPER_DETECTORS, BoxSource, Ensemble
-from harness.types import Detections, InputError, Ints, Items, Split
+from harness.types import Detections, InputError, Ints, Items
 
 if TYPE_CHECKING:
     from harness.detection.calibration import Calibration
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 STUDIES_FOLDER = "studies"
 """In the working folder: one SQLite file a search, from which it goes on."""
-
-HELD_OUT_SHARE = 0.1
-"""Of the training pairs, for whatever is fitted on pairs that no model was trained on."""
 
 _HIT_IOU = 0.5
 """A box that overlaps a garment of its category by this much is a hit, for the calibration of scores."""
@@ -56,62 +53,6 @@ class FusionFit:
     num_photos: int
     fitted_on: dict[str, Any]
     report: dict[str, Any] = field(default_factory=dict)
-
-
-def held_out_pairs(split: Split) -> tuple[Ints, Ints]:
-    """Photos of a training split in two parts that share no pair.
-
-    Args:
-        split: an annotated split.
-
-    Returns:
-        Ids of the photos to train on, and of the held-out ones (`HELD_OUT_SHARE` of the pairs, at least one). The same
-        split is always parted in the same way, so that models of different seeds leave out the same photos.
-
-    Raises:
-        InputError: the split has no annotations, or fewer than two pairs.
-    """
-    pairs = _pairs(split, split.photos.image_ids)
-    if len(pairs) < 2:
-        raise InputError(f"{split.root / split.name}: has {len(pairs)} pairs, at least 2 are needed to hold one out")
-    count = max(1, round(HELD_OUT_SHARE * len(pairs)))
-    held_ids = _photos_of(split, split.photos.image_ids, step_seed(0, 0x4E1D).permutation(pairs)[:count])
-    return np.setdiff1d(split.photos.image_ids, held_ids), held_ids
-
-
-def halves(split: Split, image_ids: Ints) -> tuple[Ints, Ints]:
-    """Photos of a split in two halves that share no pair: one to search on, one to report on.
-
-    Args:
-        split: an annotated split.
-        image_ids: (P,) which photos to part; always in the same way.
-
-    Raises:
-        InputError: the split has no annotations, or the photos are of fewer than two pairs.
-    """
-    pairs = _pairs(split, image_ids)
-    if len(pairs) < 2:
-        raise InputError(
-            f"{split.root / split.name}: {len(pairs)} pairs are there to fit and to report on, at least 2 are "
-            "needed; or fit on all there are, without a report: --no-report"
-        )
-    shuffled = step_seed(0, 0x4A1F).permutation(pairs)
-    return _photos_of(split, image_ids, shuffled[::2]), _photos_of(split, image_ids, shuffled[1::2])
-
-
-def _pairs(split: Split, image_ids: Ints) -> Ints:
-    return np.unique(_annotated(split, image_ids).pair_ids)
-
-
-def _photos_of(split: Split, image_ids: Ints, pairs: Ints) -> Ints:
-    items = _annotated(split, image_ids)
-    return np.unique(items.image_ids[np.isin(items.pair_ids, pairs)])
-
-
-def _annotated(split: Split, image_ids: Ints) -> Items:
-    if split.items is None:
-        raise InputError(f"{split.root / split.name}: has no annotations, so nothing can be fitted or trained on it")
-    return split.items.take(np.isin(split.items.image_ids, image_ids))
 
 
 def fit_fusion(
@@ -148,7 +89,7 @@ def fit_fusion(
         InputError: the split has no annotations, a model is missing, or one was trained on one of the photos.
     """
     split = pipeline.split
-    _annotated(split, pipeline.image_ids)
+    annotated(split, pipeline.image_ids)
     wanted = list(sources or _every_fusion(pipeline))
     ensemble = pipeline.parse(models) if isinstance(models, str) else models
     for source in wanted:
@@ -222,7 +163,7 @@ def _objectives(
     """One a part of the photos."""
     from harness.objectives import BoxPrecision, CropFeatures, RetrievalAccuracy
 
-    items = [_annotated(pipeline.split, image_ids) for image_ids in parts]
+    items = [annotated(pipeline.split, image_ids) for image_ids in parts]
     if ensemble is None:
         return [BoxPrecision(some, image_ids) for some, image_ids in zip(items, parts, strict=True)]
     from harness.retrieval.embedding import Embedder, Retriever
@@ -249,7 +190,7 @@ def _fit(
 ) -> FusionFit:
     from harness.detection.fusion_study import fit_fusion as study
 
-    items = _annotated(pipeline.split, image_ids)
+    items = annotated(pipeline.split, image_ids)
     space = options["space"]
     kinds = [] if space is None else [kind for kind in space.calibrations if kind != "none"]
     members = [pipeline.work.model_card("detector", name).identity for name in source.detectors]

@@ -58,9 +58,8 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
 
     split = pipeline.split
     assert scored.score is not None
-    reasons = [
-        f"trained on {split.name}: {card.name}" for card in scored.members if card.saw(split.name, split.fingerprint)
-    ]
+    known = [(card.saw(split.name, split.fingerprint), card.name) for card in scored.members]
+    reasons = [f"{how} {split.name}: {name}" for how, name in known if how]
     source = scored.ensemble.boxes
     fitted = pipeline.work.fitted_fusion(source.name) if source.fused is not None else None
     if fitted is not None and fitted.get("fitted_on", {}).get("fingerprint") == split.fingerprint:

@@ -30,6 +30,7 @@ class ModelCard:
         trained_on: one entry a split that the model saw in training, with at least ``split`` and ``fingerprint``.
         seconds: that the training took.
         summary: scale, steps, seed and data of the training, for people.
+        chosen_on: one entry a split whose photos decided which of the training's weights were taken.
     """
 
     name: str
@@ -39,13 +40,17 @@ class ModelCard:
     trained_on: tuple[Mapping[str, Any], ...]
     seconds: float
     summary: str = ""
+    chosen_on: tuple[Mapping[str, Any], ...] = ()
 
-    def saw(self, split: str, fingerprint: str) -> bool:
-        """Whether the model was trained on this split of this data set."""
-        return any(seen["split"] == split and seen["fingerprint"] == fingerprint for seen in self.trained_on)
+    def saw(self, split: str, fingerprint: str) -> str | None:
+        """How the model knows this split of this data set: ``trained on`` or ``chosen on``; None if it does not."""
+        for how, photos in (("trained on", self.trained_on), ("chosen on", self.chosen_on)):
+            if any(seen["split"] == split and seen["fingerprint"] == fingerprint for seen in photos):
+                return how
+        return None
 
     def saw_any(self, split: str, fingerprint: str, image_ids: Ints, all_ids: Ints) -> bool:
-        """Whether the model may have been trained on one of these photos of a split.
+        """Whether the model may have been trained on one of these photos of a split, or chosen by it.
 
         A card keeps the SHA-256 of the ids it was trained on: only if they are just the rest of the split is it known
         that it saw none of these.
@@ -59,7 +64,7 @@ class ModelCard:
         rest = image_ids_sha256(np.setdiff1d(all_ids, image_ids))
         return any(
             seen["split"] == split and seen["fingerprint"] == fingerprint and seen["image_ids_sha256"] != rest
-            for seen in self.trained_on
+            for seen in (*self.trained_on, *self.chosen_on)
         )
 
 
@@ -176,6 +181,7 @@ class Workplace:
                 trained_on=tuple(card["trained_on"]),
                 seconds=float(card["seconds"]),
                 summary=_summary(card),
+                chosen_on=tuple(card.get("chosen_on", ())),
             )
         except FileNotFoundError:
             have = ", ".join(self.trained(kind)) or "none"

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from harness.data.deepfashion2 import read_split
-from harness.fusion_lab import halves
+from harness.pairs import halves
 from harness.pipeline import Pipeline
 from harness.scoring.official import evaluate
 from harness.scoring.results import Results

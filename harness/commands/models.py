@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,8 +49,32 @@ Scale = Annotated[
     Literal["full", "tiny"], typer.Option("--scale", help="full (the paper's) or tiny (rendered data on a CPU).")
 ]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps instead of the recipe's.")]
-Devices = Annotated[int, typer.Option("--devices", min=0, help="GPUs a node; 0 takes all.")]
-Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines.")]
+Devices = Annotated[
+    int, typer.Option("--devices", min=0, help="GPUs a machine, or processes of a CPU; 0 takes every GPU.")
+]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines; torchrun or srun starts the command on each.")]
+Precision = Annotated[
+    Literal["32-true", "16-mixed", "bf16-mixed"] | None,
+    typer.Option("--precision", help="Arithmetic instead of the recipe's."),
+]
+Accumulate = Annotated[
+    int, typer.Option("--accumulate", min=1, help="Parts of a step, one after the other: the same step in less memory.")
+]
+EvaluateOn = Annotated[
+    Literal["validation"] | None,
+    typer.Option("--evaluate-on", help="Judge on this split meanwhile, instead of on what --hold-out leaves out."),
+]
+EvalEvery = Annotated[
+    int | None,
+    typer.Option("--eval-every", min=0, help="Steps between box APs; default: an epoch at full scale, 0 is never."),
+]
+Patience = Annotated[
+    int,
+    typer.Option("--patience", min=0, help="Box APs without a better one that end it; then the best weights count."),
+]
+SyncBatchnorm = Annotated[
+    bool, typer.Option("--sync-batchnorm", help="Batch statistics over all GPUs instead of over each one's photos.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a model of other settings.")]
 HoldOut = Annotated[
     bool, typer.Option("--hold-out", help="Leave out the tenth of the pairs on which `tune fusion` fits.")
@@ -96,36 +120,69 @@ def train_detector(
     input_px: InputPx = None,
     hold_out: HoldOut = False,
     force: Force = False,
+    precision: Precision = None,
+    accumulate: Accumulate = 1,
+    evaluate_on: EvaluateOn = None,
+    eval_every: EvalEvery = None,
+    patience: Patience = 0,
+    sync_batchnorm: SyncBatchnorm = False,
 ) -> None:
     """Train one of the five detectors, or any other mmdet config; an interrupted training goes on."""
+    from harness import processes
     from harness.detection.choice import chosen_recipe
-    from harness.detection.training import train
+    from harness.detector_training import train_detector as train
 
     recipe, notes = chosen_recipe(name, scale, config=config, recipes=recipes, batch_size=batch_size, input_px=input_px)
     if scale == "full" and init_from is None:
         notes.append("begins with random weights; --init-from coco or imagenet begins with published ones")
-    for note in notes:
-        typer.echo(note, err=True)
-    place, photos = workplace(work), read_photos(data, split)
-    card = train(
-        recipe,
-        scale,
-        photos,
-        _training_ids(photos, hold_out),
-        place.model_folder("detector", name),
-        seed=seed,
-        num_steps=steps,
-        init_from=init_from,
-        devices=devices,
-        num_nodes=nodes,
-        force=force,
-    )
-    if card.initial_weights is not None:
-        left = f"; left as drawn: {', '.join(card.left_as_drawn)}" if card.left_as_drawn else ""
-        show(f"began with {card.initial_weights}{left}")
-    if card.items_without_area:
-        show(f"{card.items_without_area} items were never shown: their boxes have no area")
-    show(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('detector', name)}")
+    num_processes = processes.num_processes_wanted(devices, nodes)
+    processes.share_of_step(recipe.at(scale).batch_size, num_processes, accumulate)
+    place = workplace(work)
+    _in_processes(num_processes)
+    with processes.ending_together():
+        for note in notes:
+            _tell(note, err=True)
+        card = train(
+            recipe,
+            scale,
+            read_photos(data, split),
+            place.model_folder("detector", name),
+            hold_out=hold_out,
+            evaluate_on=None if evaluate_on is None else read_photos(data, evaluate_on),
+            eval_every=eval_every,
+            patience=patience,
+            seed=seed,
+            num_steps=steps,
+            init_from=init_from,
+            force=force,
+            precision=precision,
+            accumulate=accumulate,
+            sync_batchnorm=sync_batchnorm,
+        )
+        if card.initial_weights is not None:
+            left = f"; left as drawn: {', '.join(card.left_as_drawn)}" if card.left_as_drawn else ""
+            _tell(f"began with {card.initial_weights}{left}")
+        if card.items_without_area:
+            _tell(f"{card.items_without_area} items were never shown: their boxes have no area")
+        best = f", best at step {card.best_step} with an AP of {card.best_ap:.3f}" if card.best_step else ""
+        _tell(f"trained {name} in {card.seconds:.0f} s{best}: {place.model_folder('detector', name)}")
+
+
+def _tell(what: str, *, err: bool = False) -> None:
+    """Said once, however many processes did it."""
+    from harness.processes import place
+
+    if place().rank == 0:
+        typer.echo(what, err=True) if err else show(what)
+
+
+def _in_processes(num_processes: int) -> None:
+    """Start the command once a device and end as they end; go on where this process is one of them, or alone."""
+    from harness.processes import launch
+
+    status = launch(num_processes)
+    if status is not None:
+        raise typer.Exit(status)
 
 
 @train_app.command("retriever")
@@ -147,27 +204,30 @@ def train_retriever(
     force: Force = False,
 ) -> None:
     """Train a retrieval model, m0 to m17; an interrupted training goes on."""
+    from harness import processes
+    from harness.pairs import training_ids
     from harness.retrieval.recipes import load_recipes
     from harness.retrieval.training import train
 
-    place, parts = workplace(work), [read_photos(data, split_name(one)) for one in split or ["train"]]
-    card = train(
-        name,
-        one_of(load_recipes(), name, "retrieval model"),
-        scale,
-        parts[0],
-        _training_ids(parts[0], hold_out),
-        place.model_folder("retriever", name),
-        seed=seed,
-        also=[(part, part.photos.image_ids) for part in parts[1:]],
-        num_steps=steps,
-        backbone_weights=init_from,
-        devices=devices,
-        num_nodes=nodes,
-        deepfashion2_only=deepfashion2_only,
-        force=force,
-    )
-    show(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('retriever', name)}")
+    recipe, place = one_of(load_recipes(), name, "retrieval model"), workplace(work)
+    _in_processes(processes.num_processes_wanted(devices, nodes))
+    with processes.ending_together():
+        parts = [read_photos(data, split_name(one)) for one in split or ["train"]]
+        card = train(
+            name,
+            recipe,
+            scale,
+            parts[0],
+            training_ids(parts[0], hold_out),
+            place.model_folder("retriever", name),
+            seed=seed,
+            also=[(part, part.photos.image_ids) for part in parts[1:]],
+            num_steps=steps,
+            backbone_weights=init_from,
+            deepfashion2_only=deepfashion2_only,
+            force=force,
+        )
+        _tell(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('retriever', name)}")
 
 
 @tune_app.command("fusion")
@@ -201,7 +261,8 @@ def tune_fusion(
     Of the train split these are the pairs that `train detector --hold-out` leaves out.
     """
     from harness.detection.fusion_study import WIDE, SearchSpace
-    from harness.fusion_lab import fit_fusion, held_out_pairs
+    from harness.fusion_lab import fit_fusion
+    from harness.pairs import held_out_pairs
     from harness.pipeline import Pipeline
     from harness.progress import bars
 
@@ -230,9 +291,3 @@ def tune_fusion(
     others = f"; the columns after that are of {first.report['num_photos']} others" if first.report else ""
     show(f"{first.objective} on {where}: searched on {first.num_photos} photos{others}", "", fusion_table(fits), "")
     show(*fusion_lines(fits), f"kept in {place.fusion}")
-
-
-def _training_ids(photos: Any, hold_out: bool) -> Any:
-    from harness.fusion_lab import held_out_pairs
-
-    return held_out_pairs(photos)[0] if hold_out else photos.photos.image_ids

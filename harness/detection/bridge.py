@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from harness.detection.averaging import average_over_processes
 from harness.detection.configs import from_plain, load_model_config, merged
 from harness.types import CATEGORIES, InputError
 
@@ -138,6 +139,7 @@ class Network(nn.Module):
         self._most: int | None = None
         self.left_as_drawn: tuple[str, ...] = ()
         self.epoch = 0
+        average_over_processes(self.model)
         self.learns_masks = bool(getattr(self.model, "with_mask", False))
 
     @property

@@ -15,11 +15,17 @@ class DetectorPlan(TrainingPlan):
     Attributes:
         recipe: the recipe at the plan's scale.
         init_from_sha256: of the file of initial weights; None without.
+        chosen_on: photos by which the best weights of the training are chosen; empty where the last are taken.
+        evaluate_every: steps between the looks that choose; None where the last weights are taken.
+        patience: looks without a better AP that end the training; 0 where the last weights are taken.
     """
 
     kind: Literal["detector"] = "detector"
     recipe: DetectorScale
     init_from_sha256: str | None = None
+    chosen_on: tuple[TrainedOn, ...] = ()
+    evaluate_every: int | None = None
+    patience: int = 0
 
     @classmethod
     def of(
@@ -49,9 +55,21 @@ class DetectorCard(DetectorPlan, Outcome):
         initial_weights: name of the file that the training began with; None without.
         left_as_drawn: the network's tensors that this file did not give, such as the class layers.
         items_without_area: how many annotated items of the photos were never shown, because their boxes have no area.
+        best_step: after how many steps the weights were best, where they were chosen; None where the last are taken.
+        best_ap: box AP of these weights on the photos of ``chosen_on``, in [0, 1].
+        last_step: steps that were made, fewer than planned where the patience ended the training.
+        precision: Lightning's precision string of the run that finished it.
+        num_processes: of that run.
+        accumulate: parts of a step, in that run.
     """
 
     resumed_at: int
     initial_weights: str | None = None
     left_as_drawn: tuple[str, ...] = ()
     items_without_area: int = 0
+    best_step: int | None = None
+    best_ap: float | None = None
+    last_step: int | None = None
+    precision: str | None = None
+    num_processes: int = 1
+    accumulate: int = 1

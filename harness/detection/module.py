@@ -13,13 +13,10 @@ from harness.detection.bridge import Network
 from harness.detection.dataset import Batch
 from harness.detection.recipes import DetectorScale
 from harness.detection.settings import Optimiser
-from harness.fitting import step_seed
+from harness.fitting import LOG_EVERY, step_seed
 
 _SEED_PLACE = 2
 """Keeps a step's random numbers (the sampling of proposals) apart from shuffles and augmentation."""
-
-_LOG_EVERY = 20
-"""Steps between logged losses; `harness.fitting.fit` keeps what is logged at the last of every 20."""
 
 
 def learning_rate_factor(scale: DetectorScale, step: int, num_steps: int) -> float:
@@ -46,11 +43,13 @@ class DetectorModule(pl.LightningModule):
         scale: the recipe's settings.
         seed: of what the losses draw at random.
         num_steps: of the whole training, for the schedule.
+        accumulate: parts of a step that follow one another.
     """
 
-    def __init__(self, network: Network, scale: DetectorScale, seed: int, num_steps: int) -> None:
+    def __init__(self, network: Network, scale: DetectorScale, seed: int, num_steps: int, accumulate: int = 1) -> None:
         super().__init__()
         self.network, self.scale, self.seed, self.num_steps = network, scale, seed, num_steps
+        self.accumulate = accumulate
         # Lightning leaves modes as they are, and mmdet stops its batch statistics in train() only.
         self.network.train()
 
@@ -60,7 +59,8 @@ class DetectorModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        drawn = int(step_seed(self.seed, _SEED_PLACE, batch.step, self.global_rank).integers(2**62))
+        place = (batch.step, self.global_rank, batch_idx % self.accumulate)
+        drawn = int(step_seed(self.seed, _SEED_PLACE, *place).integers(2**62))
         # mmdet samples proposals from torch's global stream, which a resumed run would find elsewhere.
         devices = [self.device] if self.device.type == "cuda" else []
         self.network.epoch = int((self.scale.num_epochs or 0) * batch.step / self.num_steps)
@@ -68,7 +68,7 @@ class DetectorModule(pl.LightningModule):
             torch.manual_seed(drawn)
             losses = self.network.losses(batch.photos_BHW3, batch.targets)
         loss = torch.stack(list(losses.values())).sum()
-        if self.global_step % _LOG_EVERY == _LOG_EVERY - 1:
+        if self.global_step % LOG_EVERY == LOG_EVERY - 1:
             told = {f"loss/{name.removeprefix('loss_')}": value.detach() for name, value in losses.items()}
             self.log_dict({"loss/sum": loss.detach(), **told}, batch_size=len(batch.targets))
         return loss

@@ -113,7 +113,10 @@ def _train(scale: DetectorScale, settings: Pretraining, split: Split, image_ids:
         return DataLoader(crops, batch_sampler=sampler, collate_fn=crops.collate)  # type: ignore[arg-type]
 
     fit(
-        module, make_loader, FitSettings(settings.num_steps, seed, devices=1, gradient_clip=scale.gradient_clip), folder
+        module,
+        make_loader,
+        FitSettings(settings.num_steps, seed, gradient_clip=scale.gradient_clip, alone=True),
+        folder,
     )
     part = folder / (WEIGHTS_FILE + ".part")
     torch.save({f"backbone.{name}": value.cpu() for name, value in module.backbone.state_dict().items()}, part)

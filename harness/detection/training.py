@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.artifacts import file_sha256
 from harness.cards import finish, prepare
 from harness.detection.card import DetectorCard, DetectorPlan
+from harness.detection.evaluation import DECIDES, Evaluation
 from harness.detection.recipes import DetectorRecipe
-from harness.fitting import LAST_CHECKPOINT, FitSettings, StepSampler, fit, shuffled_batches
-from harness.types import Ints, Split
+from harness.fitting import (
+    LAST_CHECKPOINT,
+    FitSettings,
+    StepSampler,
+    check_precision,
+    fit,
+    ignore_interruptions,
+    shuffled_batches,
+)
+from harness.processes import first_does, join, place, share_of_step
+from harness.types import InputError, Ints, Split
 
 if TYPE_CHECKING:
     from harness.detection.bridge import Network
@@ -34,14 +43,16 @@ def train(
     init_from: Path | str | None = None,
     force: bool = False,
     precision: str | None = None,
-    devices: int = 0,
-    num_nodes: int = 1,
     accumulate: int = 1,
+    sync_batchnorm: bool = False,
+    evaluation: Evaluation | None = None,
     checkpoint_every: int = 200,
 ) -> DetectorCard:
     """Train a detector, or go on with a training that was interrupted, or find it done.
 
-    Photos without a garment are left out.
+    Photos without a garment are left out. Every process of `harness.processes` calls this; a step has the recipe's
+    photos however many processes share them, and in however many parts. Losses are divided by the number of boxes in
+    a part, over all processes: with ``accumulate`` a box of a crowded part weighs less than one of an empty part.
 
     Args:
         recipe: which detector.
@@ -58,17 +69,18 @@ def train(
             checkpoint, what the config freezes stays frozen.
         force: throw away what is in the folder.
         precision: Lightning's precision string; None takes the recipe's on a GPU and 32 bits on a CPU.
-        devices: GPUs a node, 0 for all; a step's photos are shared out among them.
-        num_nodes: machines.
-        accumulate: batches whose gradients are summed into one step.
+        accumulate: parts of a process's share of a step that follow one another: less memory, the same step.
+        sync_batchnorm: batch statistics over all GPUs; on a CPU there are none.
+        evaluation: how it is judged meanwhile; None without.
         checkpoint_every: steps between checkpoints.
 
     Returns:
         The card, which is also in the folder.
 
     Raises:
-        InputError: the folder holds another training, or photos, annotations or initial weights are
-            missing or damaged.
+        InputError: the folder holds another training, photos, annotations or initial weights are
+            missing or damaged, a step cannot be shared out evenly, or a file cannot be written.
+        Interrupted: by a signal; the same call goes on.
     """
     import torch
 
@@ -78,6 +90,13 @@ def train(
     from harness.detection.module import DetectorModule, unfreeze
 
     began = time.perf_counter()
+    on_gpu = torch.cuda.is_available()
+    here = place()
+    share_of_step(recipe.at(scale).batch_size, here.num_processes, accumulate)
+    precision = precision or (recipe.at(scale).precision if on_gpu else "32-true")
+    check_precision(precision)
+    if sync_batchnorm and not on_gpu:
+        raise InputError("batch statistics over all devices need GPUs; on a CPU train without --sync-batchnorm")
     shown = photos_with_items(split, image_ids)
     settings = self_contained(recipe.at(scale))
     if init_from == "none":
@@ -85,9 +104,14 @@ def train(
     begin_with = None if init_from in (None, "none") else find(str(init_from), settings)
     settings = settings.model_copy(update={"coco_weights": None})  # the plan names what was taken by its hash
     plan = DetectorPlan.of(recipe.changed(scale, settings), scale, split, shown, seed, num_steps)
+    every = 0 if evaluation is None else evaluation.steps(len(shown), plan.recipe.batch_size)
+    if evaluation is not None and evaluation.patience:
+        chosen = {"chosen_on": (evaluation.chosen_on(),), "evaluate_every": every, "patience": evaluation.patience}
+        plan = plan.model_copy(update=chosen)
     if begin_with is not None:
         plan = plan.model_copy(update={"init_from_sha256": file_sha256(begin_with)})
-    done = prepare(out_dir, plan, DetectorCard, force=force)
+    join()
+    done = first_does(lambda: prepare(out_dir, plan, DetectorCard, force=force))
     if done is not None:
         return done
     settings = plan.recipe
@@ -96,63 +120,79 @@ def train(
     if given is None and settings.pretraining is not None and not goes_on:
         from harness.detection.pretraining import pretrained_backbone
 
-        begin_with = pretrained_backbone(settings, split, shown, out_dir.parent / BACKBONES_FOLDER, seed)
+        home = out_dir.parent / BACKBONES_FOLDER
+        begin_with = first_does(lambda: pretrained_backbone(settings, split, shown, home, seed))
     network = fresh_network(plan, begin_with)
     if given is None:
         unfreeze(network)
     dataset = DetectionDataset(split, shown, settings, seed, network.padding_rgb, network.learns_masks)
-    module = DetectorModule(network, settings, seed, plan.num_steps)
-    first_steps: list[int] = []
+    module = DetectorModule(network, settings, seed, plan.num_steps, accumulate)
+    draw = shuffled_batches(len(dataset), settings.batch_size, seed)
 
     def make_loader(first_step: int) -> Any:
-        first_steps.append(first_step)
-        draw = shuffled_batches(len(dataset), settings.batch_size, seed)
-
-        def draw_for_rank(batch: int) -> Sequence[int]:
-            rows = draw(batch)
-            if torch.distributed.is_initialized():  # each process takes its share of the step's photos
-                rows = rows[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
-            return rows
-
-        sampler = StepSampler(draw_for_rank, plan.num_steps * accumulate, first_step * accumulate)
+        sampler = StepSampler(
+            lambda step: draw(step)[here.rank :: here.num_processes], plan.num_steps, first_step, accumulate
+        )
         return torch.utils.data.DataLoader(
             dataset,
             batch_sampler=sampler,  # type: ignore[arg-type]
             collate_fn=dataset.collate,
             num_workers=settings.num_workers,
             persistent_workers=settings.num_workers > 0,
+            worker_init_fn=ignore_interruptions,
         )
 
-    on_gpu = torch.cuda.is_available()
-    fit(
+    fitted = fit(
         module,
         make_loader,
         FitSettings(
             num_steps=plan.num_steps,
             seed=seed,
             checkpoint_every=checkpoint_every,
-            precision=precision or (settings.precision if on_gpu else "32-true"),
-            devices=devices,
-            num_nodes=num_nodes,
+            precision=precision,
             gradient_clip=settings.gradient_clip,
             accumulate=accumulate,
+            photos_per_step=settings.batch_size,
+            sync_batchnorm=sync_batchnorm,
         ),
         out_dir,
+        None if evaluation is None else evaluation.watch(plan, network, every),
     )
     from harness.detection.bridge import provide_operators
 
-    return finish(
-        out_dir,
-        plan,
-        DetectorCard,
-        network.model.state_dict(),
-        time.perf_counter() - began,
-        resumed_at=first_steps[0],
-        initial_weights=None if given is None else given.name,
-        left_as_drawn=() if given is None else network.left_as_drawn,
-        items_without_area=num_without_area(split, shown),
-        versions={"mmdet operators": provide_operators()},
+    best = fitted.best if plan.patience else None
+    card = first_does(
+        lambda: finish(
+            out_dir,
+            plan,
+            DetectorCard,
+            network.model.state_dict() if best is None else _best_weights(best.weights),
+            time.perf_counter() - began,
+            resumed_at=fitted.first_step,
+            versions={"mmdet operators": provide_operators()},
+            initial_weights=None if given is None else given.name,
+            left_as_drawn=() if given is None else network.left_as_drawn,
+            items_without_area=num_without_area(split, shown),
+            best_step=None if best is None else best.step,
+            best_ap=None if best is None else best.figures[DECIDES],
+            last_step=fitted.num_steps,
+            precision=precision,
+            num_processes=here.num_processes,
+            accumulate=accumulate,
+        )
     )
+    if best is not None and here.rank == 0:
+        best.weights.unlink(missing_ok=True)
+    return card
+
+
+def _best_weights(path: Path) -> dict[str, Any]:
+    import torch
+
+    if not path.is_file():
+        raise InputError(f"{path}: the best weights of the training are missing; train again with --force")
+    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
 
 
 def fresh_network(plan: DetectorPlan, init_from: Path | None) -> Network:

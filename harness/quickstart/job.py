@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.fitting import write_progress
-from harness.fusion_lab import fit_fusion, held_out_pairs
+from harness.fusion_lab import fit_fusion
 from harness.jobs import box_ap_of, score
+from harness.pairs import held_out_pairs
 from harness.pipeline import HISTOGRAM, Pipeline, Scored
 from harness.progress import Reporter
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, BoxSource, Ensemble, Member

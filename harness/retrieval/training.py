@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.cards import TrainedOn, finish, prepare
-from harness.fitting import FitSettings, StepSampler, fit
+from harness.fitting import FitSettings, StepSampler, fit, ignore_interruptions
+from harness.processes import first_does, join, place
 from harness.retrieval.card import RetrieverCard, RetrieverPlan
 from harness.retrieval.recipes import RetrieverRecipe, Scale
 from harness.retrieval.settings import RetrieverSettings
@@ -40,14 +41,13 @@ def train(
     pretrained: bool | None = None,
     backbone_weights: Path | None = None,
     num_workers: int | None = None,
-    devices: int = 0,
-    num_nodes: int = 1,
     checkpoint_every: int = 100,
     force: bool = False,
 ) -> RetrieverCard:
     """Train a retriever; go on where an interrupted training of the same plan stopped.
 
-    Weights, data order and augmentation depend on (seed, name): two models of one recipe differ.
+    Weights, data order and augmentation depend on (seed, name): two models of one recipe differ. Every process of
+    `harness.processes` calls this, and takes batches of its own.
 
     Args:
         name: of the model; it says in the card and in messages who it is.
@@ -63,8 +63,6 @@ def train(
         pretrained: start from timm's weights instead of what the recipe says.
         backbone_weights: start from the backbone's state dict in this file; goes before ``pretrained``.
         num_workers: processes that decode photos where the crops do not fit in memory; None for one a core, at most 8.
-        devices: GPUs (or CPU processes) a node; 0 takes every GPU there is.
-        num_nodes: machines.
         checkpoint_every: steps between checkpoints.
         force: throw away what another training left in the folder.
 
@@ -84,7 +82,7 @@ def train(
     from harness.retrieval.training_crops import collect
 
     crops = collect(parts)
-    num_processes = _num_processes(devices, num_nodes)
+    num_processes = place().num_processes
     batches = _batches(crops, settings, _run_seed(seed, name))
     plan = RetrieverPlan(
         name=name,
@@ -96,7 +94,8 @@ def train(
         num_steps=num_steps or settings.num_steps or _steps_of_epochs(crops, settings, num_processes),
         num_processes=num_processes,
     )
-    done = prepare(out_dir, plan, RetrieverCard, force=force)
+    join()
+    done = first_does(lambda: prepare(out_dir, plan, RetrieverCard, force=force))
     if done is not None:
         return done
     fit_settings = FitSettings(
@@ -104,8 +103,6 @@ def train(
         seed=seed,
         checkpoint_every=checkpoint_every,
         precision=_precision(settings),
-        devices=devices,
-        num_nodes=num_nodes,
         gradient_clip=settings.gradient_clip,
     )
     return _run(plan, crops, batches, fit_settings, out_dir, backbone_weights, num_workers)
@@ -149,15 +146,17 @@ def _run(
     fit(module, _loaders(dataset, batches, plan.num_steps, workers), fit_settings, out_dir)
 
     state = {key: value for key, value in network.state_dict().items() if not key.startswith("classifier.")}
-    return finish(
-        out_dir,
-        plan,
-        RetrieverCard,
-        state,
-        time.perf_counter() - began,
-        num_identities=crops.num_identities,
-        num_crops=len(crops.labels),
-        num_parameters=sum(p.numel() for key, p in network.named_parameters() if not key.startswith("classifier.")),
+    return first_does(
+        lambda: finish(
+            out_dir,
+            plan,
+            RetrieverCard,
+            state,
+            time.perf_counter() - began,
+            num_identities=crops.num_identities,
+            num_crops=len(crops.labels),
+            num_parameters=sum(p.numel() for key, p in network.named_parameters() if not key.startswith("classifier.")),
+        )
     )
 
 
@@ -174,6 +173,7 @@ def _loaders(
             num_workers=num_workers,
             pin_memory=num_workers > 0,
             persistent_workers=num_workers > 0,
+            worker_init_fn=ignore_interruptions,
         )
 
     return make
@@ -185,11 +185,8 @@ def _as_it_is(batch: Any) -> Any:
 
 def _batch_of_process(step: int) -> int:
     """Which batch of the stream a process takes at a step: every process another one."""
-    import torch.distributed as distributed
-
-    if not distributed.is_available() or not distributed.is_initialized():
-        return step
-    return step * distributed.get_world_size() + distributed.get_rank()
+    here = place()
+    return step * here.num_processes + here.rank
 
 
 def _batches(crops: TrainingCrops, settings: RetrieverSettings, run_seed: int) -> IdentityBatches:
@@ -210,12 +207,6 @@ def _run_seed(seed: int, name: str) -> int:
     """A seed below 2^63 that depends on the user's seed and on the model's name."""
     words = np.random.SeedSequence(seed, spawn_key=tuple(name.encode())).generate_state(2, np.uint32)
     return (int(words[0]) << 31) | (int(words[1]) >> 1)
-
-
-def _num_processes(devices: int, num_nodes: int) -> int:
-    import torch
-
-    return (devices or (torch.cuda.device_count() if torch.cuda.is_available() else 1)) * num_nodes
 
 
 def _precision(settings: RetrieverSettings) -> str:

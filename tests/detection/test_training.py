@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from harness.data.deepfashion2 import read_split
 from harness.data.photos import decode_rgb
 from harness.detection.card import DetectorCard, DetectorPlan
 from harness.detection.inference import Detector, detect
+from harness.detection.module import learning_rate_factor
 from harness.detection.recipes import load_recipes
 from harness.detection.training import BACKBONES_FOLDER, fresh_network, train
 from harness.types import InputError
@@ -87,6 +89,92 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, split, tmp_path,
     assert card.resumed_at == 2
     straight, resumed = weights_of(folder), weights_of(tmp_path / "again")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+@pytest.mark.parametrize(
+    ("name", "accumulate", "num_workers"),
+    [("RetinaNet-R101-FPN", 2, 0), ("CascadeMaskRCNN", 2, 0), ("CenterNet", 1, 2)],
+)
+def test_any_detector_goes_on_to_the_same_weights(name, accumulate, num_workers, split, tmp_path, monkeypatch):
+    from harness.detection.module import DetectorModule
+
+    recipe = short(name, batch_size=4, num_workers=num_workers)
+    arguments = (recipe, "tiny", split, split.photos.image_ids)
+    train(*arguments, tmp_path / "whole", seed=3, accumulate=accumulate)
+    step_of = DetectorModule.training_step
+    shown = []
+
+    def dies(self, batch, batch_idx):
+        shown.append(len(batch.targets))
+        if batch.step == 3 and batch_idx % accumulate == accumulate - 1:  # with a part of the step behind it
+            raise Killed
+        return step_of(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectorModule, "training_step", dies)
+    with pytest.raises(Killed):
+        train(*arguments, tmp_path / "cut", seed=3, accumulate=accumulate, checkpoint_every=2)
+    monkeypatch.undo()
+    card = train(*arguments, tmp_path / "cut", seed=3, accumulate=accumulate, checkpoint_every=2)
+    assert set(shown) == {4 // accumulate}
+    assert (card.resumed_at, card.accumulate, card.precision) == (2, accumulate, "32-true")
+    straight, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(straight[one], resumed[one]) for one in straight)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(split, tmp_path):
+    plan = DetectorPlan.of(short(), "tiny", split, split.photos.image_ids, 3, None)
+    tmp_path.joinpath("plan.json").write_text(plan.model_dump_json())
+    torch.save({"global_step": 2, "state_dict": {"network.model.head.weight": torch.zeros(3)}}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"last\.ckpt: the checkpoint is of another network"):
+        train(short(), "tiny", split, split.photos.image_ids, tmp_path, seed=3)
+    assert (tmp_path / "last.ckpt").is_file()
+
+
+def test_a_step_that_cannot_be_shared_out_is_refused_before_anything_is_read(split, tmp_path):
+    with pytest.raises(InputError, match="a step's 2 photos cannot be shared out evenly over 1 processes in 3 parts"):
+        train(short(), "tiny", split, split.photos.image_ids, tmp_path / "model", seed=3, accumulate=3)
+    assert not (tmp_path / "model").exists()
+
+
+def test_half_precision_trains_on_a_cpu(split, tmp_path):
+    arguments = (short(num_steps=2), "tiny", split, split.photos.image_ids)
+    card = train(*arguments, tmp_path / "half", seed=3, precision="bf16-mixed")
+    train(*arguments, tmp_path / "whole", seed=3)
+    half, whole = weights_of(tmp_path / "half"), weights_of(tmp_path / "whole")
+    assert card.precision == "bf16-mixed"
+    assert not all(torch.equal(half[name], whole[name]) for name in whole)
+    assert all(value.dtype != torch.bfloat16 for value in half.values())
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="needs a GPU"):
+            train(*arguments, tmp_path / "no", seed=3, precision="16-mixed")
+        with pytest.raises(InputError, match="need GPUs"):
+            train(*arguments, tmp_path / "no", seed=3, sync_batchnorm=True)
+
+
+def test_the_schedule_is_that_of_the_recipe():
+    """Hand-worked: 500 steps of warm-up, then a tenth from two thirds and a hundredth from eleven twelfths on."""
+    scale = load_recipes()["ATSS"].full.model_copy(
+        update={"warmup_steps": 500, "warmup_fraction": 0.0, "schedule": "steps", "milestones": (0.6667, 0.9167)}
+    )
+    at = {step: learning_rate_factor(scale, step, 12_000) for step in (0, 250, 499, 500, 8000, 8001, 11_000, 11_001)}
+    expected = {0: 1 / 501, 250: 251 / 501, 499: 500 / 501, 500: 1, 8000: 1, 8001: 0.1, 11_000: 0.1, 11_001: 0.01}
+    assert at == pytest.approx(expected)
+    cosine = scale.model_copy(update={"schedule": "cosine", "warmup_steps": 0, "warmup_fraction": 0.1})
+    at = {step: learning_rate_factor(cosine, step, 100) for step in (0, 9, 10, 55, 100)}
+    assert at == pytest.approx({0: 1 / 11, 9: 10 / 11, 10: 1, 55: 0.5, 100: 0})
+    assert learning_rate_factor(scale, 4, 10) == pytest.approx(5 / 6)  # a short run warms up for half of it at most
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_schedule_counts_optimiser_steps(accumulate, split, tmp_path):
+    recipe = short(num_steps=40, warmup_steps=10, warmup_fraction=0.0, schedule="steps", milestones=(0.5,))
+    train(recipe, "tiny", split, split.photos.image_ids, tmp_path, seed=3, accumulate=accumulate)
+    with (tmp_path / "logs" / "from_step_0" / "metrics.csv").open() as file:
+        rows = {int(row["step"]): row for row in csv.DictReader(file)}
+    assert list(rows) == [19, 39]
+    rate = recipe.tiny.optimiser.learning_rate
+    assert [float(rows[step]["learning_rate"]) for step in (19, 39)] == pytest.approx([rate, rate / 10])
+    assert {"loss/sum", "loss/cls", "loss/bbox", "photos_per_s", "steps_per_s", "gradient_norm"} <= set(rows[19])
 
 
 def test_force_begins_anew(split, tmp_path):
