@@ -50,10 +50,11 @@ class ModelCard:
         return None
 
     def saw_any(self, split: str, fingerprint: str, image_ids: Ints, all_ids: Ints) -> bool:
-        """Whether the model may have been trained on one of these photos of a split, or chosen by it.
+        """Whether the model may have been trained on one of these photos of a split.
 
         A card keeps the SHA-256 of the ids it was trained on: only if they are just the rest of the split is it known
-        that it saw none of these.
+        that it saw none of these. Photos that chose among the states of a training do not count: what is fitted on
+        them next chooses by them in the same way.
 
         Args:
             split: the split's name.
@@ -64,7 +65,7 @@ class ModelCard:
         rest = image_ids_sha256(np.setdiff1d(all_ids, image_ids))
         return any(
             seen["split"] == split and seen["fingerprint"] == fingerprint and seen["image_ids_sha256"] != rest
-            for seen in (*self.trained_on, *self.chosen_on)
+            for seen in self.trained_on
         )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DECIDES = "AP"
 """The figure by which one state of a detector is better than another."""
 
+_LIMITS = ("score_thr", "max_per_img")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -92,16 +94,19 @@ class Evaluation:
 @contextmanager
 def as_in_use(network: Network, plan: DetectorPlan) -> Iterator[None]:
     """The network of a training as `harness.detection.inference.Detector` has it; afterwards it learns on."""
-    head = getattr(network.model, "roi_head", None) or network.model.bbox_head
+    head = getattr(network.model, "roi_head", None) or getattr(network.model, "bbox_head", None)
     learns_masks, mask_head = network.learns_masks, getattr(head, "mask_head", None)
-    limits: dict[str, Any] = {name: head.test_cfg.get(name) for name in ("score_thr", "max_per_img")}
+    settings = getattr(head, "test_cfg", None)
+    limits: dict[str, Any] = {} if settings is None else {name: settings.get(name) for name in _LIMITS}
     network.eval()
     network.only_boxes()
     network.limit(plan.recipe.score_threshold, plan.recipe.max_per_image)
     try:
         yield
     finally:
-        head.test_cfg.update(limits)
+        if settings is not None:
+            settings.update(limits)
         if learns_masks:
+            assert head is not None
             network.learns_masks, head.mask_head = learns_masks, mask_head
         network.train()
