@@ -226,6 +226,17 @@ def test_what_is_not_finite_is_refused(precision, remedy, folders):
         detector.predict([np.zeros((20, 20, 3), np.uint8)])
 
 
+def test_too_little_memory_is_told_with_the_remedy(folders, monkeypatch):
+    detector = Detector.load(folders["ATSS"])
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(detector._network, "predict", full)
+    with pytest.raises(InputError, match=r"ATSS: cpu has too little memory for 2 photos of 96 x 96 .* --batch-size"):
+        detector.predict([np.zeros((20, 20, 3), np.uint8)] * 2)
+
+
 # --- photos and files out of the ordinary --------------------------------------------------------
 
 
