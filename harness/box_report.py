@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.pipeline import HISTOGRAM, Pipeline, detectors_of
+from harness.pipeline import Pipeline
 from harness.spec import BoxSource
 from harness.types import BoxAP, InputError
 
@@ -19,11 +19,12 @@ class BoxReport:
     """Boxes of one name.
 
     Attributes:
-        name: of the detector, or ``WBF_n``.
+        name: the box source.
         num_boxes: over the split.
         address: in the store.
         settings: detector -> how it looked at the photos, in words.
         ap: None where the split has no annotations.
+        thresholds: what a box budget comes to, the lowest score that is kept: of ``all``, or of each category.
     """
 
     name: str
@@ -31,6 +32,7 @@ class BoxReport:
     address: str
     settings: Mapping[str, str]
     ap: BoxAP | None
+    thresholds: Mapping[str, float]
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -57,12 +59,11 @@ def detect(
     from harness.detection.inference_settings import InferenceSettings
     from harness.jobs import box_ap_of
 
-    sources = [pipeline.parse(f"{HISTOGRAM} + {name}").boxes for name in dict.fromkeys(names)]
-    members = {source.name: detectors_of(source) for source in sources}
-    for name, needed in members.items():
-        if not needed:
-            raise InputError(f"{name}: is no detector, there is nothing to detect")
-    detectors = list(dict.fromkeys(one for needed in members.values() for one in needed))
+    sources = list(dict.fromkeys(pipeline.parse_boxes(name) for name in names))
+    for source in sources:
+        if not source.detectors:
+            raise InputError(f"{source}: is no detector, there is nothing to detect")
+    detectors = list(dict.fromkeys(one for source in sources for one in source.detectors))
     if settings is not None or keep:
         pipeline.inference = dict(pipeline.inference) | dict.fromkeys(detectors, settings or InferenceSettings())
     told = {}
@@ -74,8 +75,21 @@ def detect(
     if keep:
         pipeline.work.keep_inference({name: pipeline.inference[name].changes for name in detectors})
     reports = []
-    for name, needed in members.items():
-        boxes = pipeline.boxes(BoxSource(name))
-        how = {one: told[one] for one in needed}
-        reports.append(BoxReport(name, len(boxes.detections), boxes.address, how, box_ap_of(pipeline, name)))
+    for source in sources:
+        boxes = pipeline.boxes(source)
+        how = {one: told[one] for one in source.detectors}
+        ap = box_ap_of(pipeline, source)
+        reports.append(
+            BoxReport(str(source), len(boxes.detections), boxes.address, how, ap, _thresholds(pipeline, source))
+        )
     return reports
+
+
+def _thresholds(pipeline: Pipeline, source: BoxSource) -> dict[str, float]:
+    if source.budget is None:
+        return {}
+    from harness.detection.budgets import thresholds
+
+    every = pipeline.boxes(BoxSource(source.name)).detections
+    found = thresholds(every, source.budget, source.per_category)
+    return {"all" if category is None else str(category): score for category, score in found.items()}

@@ -1,57 +1,20 @@
-"""What people ask of the pipeline: a leaderboard row, a file to hand in, fitted fusion, the paper's tables."""
+"""What people ask of the pipeline: a leaderboard row, a file to hand in, the paper's tables."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import takewhile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from harness.artifacts import Draft, Recipe
-from harness.fitting import step_seed
-from harness.pipeline import BoxSet, Pipeline, Scored, detectors_of
+from harness.pipeline import Pipeline, Scored
 from harness.spec import PAPER_DETECTORS, BoxSource, Ensemble, parse
-from harness.types import BoxAP, InputError, Ints, Split
+from harness.types import BoxAP, InputError
 from submissions.writer import DECIMALS, is_zip, rows_from_ranking, size_warning, write_submission
 
 if TYPE_CHECKING:
     from leaderboard.rows import Row
     from leaderboard.tables import PaperTable
-
-FIT_FUSION_VERSION = 1
-
-HELD_OUT_SHARE = 0.1
-"""Of the training pairs, for whatever is fitted on pairs that no model was trained on."""
-
-
-def held_out_pairs(split: Split) -> tuple[Ints, Ints]:
-    """Photos of a training split in two parts that share no pair.
-
-    Args:
-        split: an annotated split.
-
-    Returns:
-        Ids of the photos to train on, and of the held-out ones (`HELD_OUT_SHARE` of the pairs, at least one). The same
-        split is always parted in the same way, so that models of different seeds leave out the same photos.
-
-    Raises:
-        InputError: the split has no annotations, or fewer than two pairs.
-    """
-    folder = split.root / split.name
-    if split.items is None:
-        raise InputError(f"{folder}: has no annotations, so there is nothing to train on")
-    pairs = np.unique(split.items.pair_ids)
-    if len(pairs) < 2:
-        raise InputError(f"{folder}: has {len(pairs)} pairs, at least 2 are needed to hold one out")
-    count = max(1, round(HELD_OUT_SHARE * len(pairs)))
-    held = step_seed(0, 0x4E1D).permutation(pairs)[:count]
-    held_ids = np.unique(split.items.image_ids[np.isin(split.items.pair_ids, held)])
-    return np.setdiff1d(split.photos.image_ids, held_ids), held_ids
 
 
 def score(pipeline: Pipeline, spec: Ensemble | str, name: str | None = None) -> tuple[Scored, Row]:
@@ -98,8 +61,8 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
     reasons = [
         f"trained on {split.name}: {card.name}" for card in scored.members if card.saw(split.name, split.fingerprint)
     ]
-    count = scored.ensemble.boxes.num_fused
-    fitted = pipeline.work.fitted_fusion(count) if count is not None else None
+    source = scored.ensemble.boxes
+    fitted = pipeline.work.fitted_fusion(source.name) if source.fused is not None else None
     if fitted is not None and fitted.get("fitted_on", {}).get("fingerprint") == split.fingerprint:
         reasons.append(f"fusion fitted on {split.name}")
     seconds = {
@@ -127,84 +90,6 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
         contamination="; ".join(reasons) or None,
         hedged=class_hedging(queries.image_ids, queries.boxes_xyxy, queries.category_ids).is_hedged,
     )
-
-
-def fit_fusion(
-    held: Pipeline, *, num_trials: int, seed: int, max_per_image: int | None = None
-) -> dict[str, dict[str, Any]]:
-    """Fit the settings of ``WBF_n`` for AP50 on photos that no detector was trained on, and keep them.
-
-    Args:
-        held: over held-out photos of a training split. Every n is fitted for which the detectors are trained.
-        num_trials: settings to try for each n.
-        seed: of the search.
-        max_per_image: the most fused boxes a photo, put into the settings; None for no limit.
-
-    Returns:
-        For each ``WBF_n`` its settings, its AP50 and that of its members on those photos, and what it was fitted on.
-
-    Raises:
-        InputError: the split has no annotations, or a detector was trained on one of the photos.
-    """
-    from harness.detection.fusion_study import fit_fusion as study
-    from harness.scoring.boxes import ap50
-
-    items = held.split.items
-    if items is None:
-        raise InputError(f"{held.split.root / held.split.name}: has no annotations, so nothing can be fitted on it")
-    ready = held.work.trained("detector")
-    members = list(takewhile(lambda name: name in ready, PAPER_DETECTORS)) or PAPER_DETECTORS[:1]
-    for name in members:
-        _refuse_if_seen(held, name)
-    counts = range(1, len(members) + 1)
-    truth = items.take(np.isin(items.image_ids, held.image_ids))
-    sizes = held.photo_sizes()
-    fitted: dict[str, Any] = {}
-    advance = held.report("fit fusion")
-    for done, count in enumerate(counts):
-        parts = list(held.detections_of(PAPER_DETECTORS[:count]).values())
-        recipe = Recipe(
-            "fit-fusion",
-            FIT_FUSION_VERSION,
-            {"num_trials": num_trials, "seed": seed, "max_per_image": max_per_image},
-            {f"detector {index}": part.address for index, part in enumerate(parts)},
-        )
-
-        def make(draft: Draft, done: int = done, parts: Sequence[BoxSet] = parts) -> dict[str, Any]:
-            found = study(
-                [part.detections for part in parts],
-                sizes,
-                partial(ap50, truth),
-                seed=seed,
-                num_trials=num_trials,
-                max_per_image=max_per_image,
-                progress=lambda trial, _: advance(done * num_trials + trial, len(counts) * num_trials),
-            )
-            return {
-                "settings": found.settings.model_dump(mode="json"),
-                "ap50": found.ap50,
-                "member_ap50s": list(found.member_ap50s),
-                "num_trials": found.num_trials,
-                "num_photos": len(held.image_ids),
-            }
-
-        artifact, _ = held.store.get(recipe, make)
-        fitted_on = {"split": held.split.name, "fingerprint": held.split.fingerprint}
-        fitted[f"WBF_{count}"] = dict(artifact.facts) | {"fitted_on": fitted_on}
-        advance((done + 1) * num_trials, len(counts) * num_trials)
-    part = held.work.fusion.with_suffix(".part")
-    part.write_text(json.dumps(fitted, indent=1))
-    part.replace(held.work.fusion)
-    return fitted
-
-
-def _refuse_if_seen(held: Pipeline, name: str) -> None:
-    card = held.work.model_card("detector", name)
-    if card.saw_any(held.split.name, held.split.fingerprint, held.image_ids, held.split.photos.image_ids):
-        raise InputError(
-            f"{card.folder}: {name} may have been trained on the photos that fusion would be fitted on; "
-            f"train it without them: run.py train detector {name} --hold-out --force"
-        )
 
 
 def hand_in(
@@ -251,13 +136,13 @@ def copy_whole(source: Path, target: Path) -> None:
     part.replace(target)
 
 
-def box_ap_of(pipeline: Pipeline, source: str) -> BoxAP | None:
-    """Box AP of a detector or a ``WBF_n``; None where the split has no annotations."""
+def box_ap_of(pipeline: Pipeline, source: BoxSource) -> BoxAP | None:
+    """Box AP of a box source; None where the split has no annotations."""
     from harness.scoring.boxes import box_ap
 
     if pipeline.split.items is None:
         return None
-    return box_ap(pipeline.split.items, pipeline.boxes(BoxSource(source)).detections, pipeline.image_ids)
+    return box_ap(pipeline.split.items, pipeline.boxes(source).detections, pipeline.image_ids)
 
 
 def tables(pipeline: Pipeline) -> list[PaperTable]:
@@ -267,16 +152,21 @@ def tables(pipeline: Pipeline) -> list[PaperTable]:
 
     split = pipeline.split
     measured: dict[int, dict[str, dict[str, float | None]]] = {number: {} for number in (2, 3, 5, 6, 7)}
-    ready = set(pipeline.work.trained("detector"))
-    for title, name in zip(_TITLES, PAPER_DETECTORS, strict=True):
-        ap = box_ap_of(pipeline, name) if name in ready else None
+    trained = pipeline.work.trained("detector")
+    titles = dict(zip(PAPER_DETECTORS, _TITLES, strict=True))
+    of_paper = [name for name in PAPER_DETECTORS if name in trained]
+    for name in (*of_paper, *(name for name in trained if name not in titles)):
+        ap = box_ap_of(pipeline, BoxSource(name))
         if ap is not None:
             values = (ap.ap, ap.ap50, ap.ap75, ap.ap_small, ap.ap_medium, ap.ap_large)
-            measured[2][title] = dict(zip(("AP", "AP50", "AP75", "APS", "APM", "APL"), values, strict=True))
-    for count in range(1, len(PAPER_DETECTORS) + 1):
-        ap = box_ap_of(pipeline, f"WBF_{count}") if ready.issuperset(PAPER_DETECTORS[:count]) else None
+            cells = dict(zip(("AP", "AP50", "AP75", "APS", "APM", "APL"), values, strict=True))
+            measured[2][titles.get(name, name)] = {**cells}
+    every = [BoxSource(f"WBF_{count}") for count in range(1, len(PAPER_DETECTORS) + 1)]
+    every += [source for source in map(BoxSource, pipeline.work.every_fitted_fusion()) if source not in every]
+    for source in every:
+        ap = box_ap_of(pipeline, source) if set(source.detectors) <= set(trained) else None
         if ap is not None:
-            measured[5][f"WBF_{count}"] = {"AP50": ap.ap50}
+            measured[5][source.name] = {"AP50": ap.ap50}
     if pipeline.work.board.exists():
         for row in Board(pipeline.work.board).rows(split=split.name, fingerprint=split.fingerprint):
             if not row.counts or not _is_of_today(pipeline, row):
@@ -295,7 +185,7 @@ def _is_of_today(pipeline: Pipeline, row: Row) -> bool:
     """Whether a row was made by the models and the fusion that are in the working folder now."""
     ensemble = pipeline.parse(row.spec)
     try:
-        cards = pipeline.members(ensemble)[len(detectors_of(ensemble.boxes)) :]
+        cards = pipeline.members(ensemble)[len(ensemble.boxes.detectors) :]
     except InputError:
         return False  # a model is gone, or the row was scored by steps that this version cannot run
     boxes = pipeline.boxes(ensemble.boxes)

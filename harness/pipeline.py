@@ -121,16 +121,14 @@ class Pipeline:
         """The boxes that an ensemble's box source stands for, detected and fused as far as missing."""
         if source.name == GROUND_TRUTH:
             return self._ground_truth()
-        if source.num_fused is None:
-            found = self.detections(source.name)
-        else:
-            found = self.fused(source.num_fused)
+        found = self.detections(source.name) if source.fused is None else self.fused(source)
         if source.budget is None or source.budget >= len(found.detections):
             return found
-        from harness.detection.fusion import keep_best
+        from harness.detection.budgets import keep_best
 
-        kept = keep_best(found.detections, source.budget)
-        return BoxSet(in_order(kept), _digest(found.address, source.budget), str(source))
+        kept = keep_best(found.detections, source.budget, source.per_category)
+        parts = (found.address, source.budget, *(["category"] if source.per_category else []))
+        return BoxSet(in_order(kept), _digest(*parts), str(source))
 
     def detections(self, name: str) -> BoxSet:
         """One detector's boxes."""
@@ -174,17 +172,17 @@ class Pipeline:
         except ValueError as error:
             raise self.work.damaged_inference(f"{name}: {error}") from error
 
-    def fused(self, count: int, settings: FusionSettings | None = None) -> BoxSet:
-        """The weighted boxes fusion of the first ``count`` detectors.
+    def fused(self, source: BoxSource, settings: FusionSettings | None = None) -> BoxSet:
+        """The fused boxes of several detectors.
 
         Args:
-            count: the n of ``WBF_n``.
+            source: ``WBF_n`` or ``WBF(detectors)``.
             settings: how; None for what was fitted in this working folder, or the defaults.
         """
         from harness.detection.fusion import fuse
 
-        parts = list(self.detections_of(PAPER_DETECTORS[:count]).values())
-        chosen = settings or fusion_settings(self.work, count)
+        parts = list(self.detections_of(source.detectors).values())
+        chosen = settings or fusion_settings(self.work, source.name)
         recipe = Recipe(
             "fuse",
             FUSE_VERSION,
@@ -197,10 +195,10 @@ class Pipeline:
             draft.write("boxes.parquet", partial(write_detections, detections=fused))
             return {"boxes": len(fused)}
 
-        with self.stopwatch.stage(f"fuse WBF_{count}", "photos") as clock:
+        with self.stopwatch.stage(f"fuse {source.name}", "photos") as clock:
             artifact, made = self.store.get(recipe, make)
             _note(clock, [artifact], made, len(self.image_ids))
-        return BoxSet(artifact.detections(), artifact.address, f"WBF_{count}")
+        return BoxSet(artifact.detections(), artifact.address, source.name)
 
     def photo_sizes(self) -> dict[int, tuple[int, int]]:
         """(width, height) in pixels of every photo, by image id."""
@@ -254,9 +252,14 @@ class Pipeline:
         return self.work.model_card("retriever", name)
 
     def parse(self, spec: str) -> Ensemble:
-        """A spec that may name the paper's models, the histogram, and whatever is trained in the working folder."""
-        known = dict.fromkeys((*PAPER_MODELS, *self.work.trained("retriever"), HISTOGRAM))
-        return parse(spec, models=tuple(known))
+        """A spec that may name the paper's models and detectors, the histogram, and whatever is trained here."""
+        models = dict.fromkeys((*PAPER_MODELS, *self.work.trained("retriever"), HISTOGRAM))
+        detectors = dict.fromkeys((*PAPER_DETECTORS, *self.work.trained("detector")))
+        return parse(spec, models=tuple(models), detectors=tuple(detectors))
+
+    def parse_boxes(self, text: str) -> BoxSource:
+        """A box source by itself, such as ``WBF_5@126k`` or a detector's name."""
+        return self.parse(f"{HISTOGRAM} + {text}").boxes
 
     # --- search, challenge JSON, score ---------------------------------------------------------
 
@@ -346,7 +349,7 @@ class Pipeline:
                 "cannot be run yet; leave it out"
             )
         wanted: dict[ModelKind, list[str]] = {
-            "detector": list(detectors_of(ensemble.boxes)),
+            "detector": list(ensemble.boxes.detectors),
             "retriever": [member.model for member in ensemble.members if member.model != HISTOGRAM],
         }
         for kind, names in wanted.items():
@@ -393,26 +396,19 @@ class Pipeline:
         )
 
 
-def fusion_settings(work: Workplace, count: int) -> FusionSettings:
-    """The settings of ``WBF_<count>``: what was fitted in this working folder, or the defaults.
+def fusion_settings(work: Workplace, source: str) -> FusionSettings:
+    """The settings of a fusion such as ``WBF_5``: what was fitted in this working folder, or the defaults.
 
     Raises:
         InputError: the file of fitted settings is damaged.
     """
     from harness.detection.fusion import FusionSettings
 
-    entry = work.fitted_fusion(count)
+    entry = work.fitted_fusion(source)
     try:
         return FusionSettings() if entry is None else FusionSettings(**entry["settings"])
     except (TypeError, KeyError, ValueError) as error:
         raise work.damaged_fusion(error) from error
-
-
-def detectors_of(source: BoxSource) -> Sequence[str]:
-    """The detectors whose boxes a box source takes; none for the ground truth."""
-    if source.name == GROUND_TRUTH:
-        return ()
-    return (source.name,) if source.num_fused is None else PAPER_DETECTORS[: source.num_fused]
 
 
 def _digest(*parts: object) -> str:

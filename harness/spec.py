@@ -3,8 +3,8 @@
     ensemble = models [ ("with" | "+") boxes ] { "|" step }
     models   = term { "," term } [ "(w/o" names ")" ]
     term     = name [ "-" last ] [ "*" weight ]         m4 · m1-16 · m1-m16 · m4*0.5
-    boxes    = ("WBF_" n | detector | "GT") [ "@" budget | "(" budget ")" ]
-    budget   = number [ "k" | "M" ]                     126k · 126000
+    boxes    = ("WBF_" n | "WBF(" detectors ")" | detector | "GT") [ "@" budget | "(" budget ")" ]
+    budget   = number [ "k" | "M" ] [ "/category" ]     126k · 126000 · 126k/category
     step     = name [ "(" arguments ")" ]               rerank(k1=20,k2=6,lambda=0.3) · pca(512) · whiten
 
 It reads the paper's own notation (Tables 6 and 7) and writes one canonical form:
@@ -33,6 +33,9 @@ PAPER_DETECTORS: tuple[str, ...] = (
 )
 """The detectors in the order of the paper's Table 5: ``WBF_n`` fuses the first n."""
 
+PER_CATEGORY = "/category"
+"""After a box budget: every category keeps the same share of its boxes."""
+
 GROUND_TRUTH = "GT"
 DEFAULT_BOXES = "WBF_5"
 """What an ensemble that names no boxes uses: the boxes of the paper's Table 6."""
@@ -58,20 +61,42 @@ class BoxSource:
     """Where the boxes come from.
 
     Attributes:
-        name: ``GT``, ``WBF_n`` or a detector's name.
+        name: ``GT``, ``WBF_n``, ``WBF(detectors)`` or a detector's name.
         budget: keep at most this many boxes over the split, the best-scored; None for all.
+        per_category: the best-scored of each category, the same share of every one.
     """
 
     name: str
     budget: int | None = None
+    per_category: bool = False
+
+    @classmethod
+    def of(cls, detectors: Sequence[str]) -> BoxSource:
+        """The fusion of these detectors, in this order; ``WBF_n`` where they are the paper's first n."""
+        if tuple(detectors) == PAPER_DETECTORS[: len(detectors)]:
+            return cls(f"WBF_{len(detectors)}")
+        return cls(f"WBF({','.join(detectors)})")
 
     @property
-    def num_fused(self) -> int | None:
-        """The n of ``WBF_n``; None for a single detector or the ground truth."""
-        return int(self.name[4:]) if self.name.startswith("WBF_") else None
+    def fused(self) -> tuple[str, ...] | None:
+        """The detectors that are fused; None for a single detector or the ground truth."""
+        if self.name.startswith("WBF_"):
+            return PAPER_DETECTORS[: int(self.name[4:])]
+        if self.name.startswith("WBF("):
+            return tuple(self.name[4:-1].split(","))
+        return None
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """The detectors whose boxes are taken; none for the ground truth."""
+        if self.name == GROUND_TRUTH:
+            return ()
+        return self.fused or (self.name,)
 
     def __str__(self) -> str:
-        return self.name if self.budget is None else f"{self.name}@{_budget_text(self.budget)}"
+        if self.budget is None:
+            return self.name
+        return f"{self.name}@{_budget_text(self.budget)}{PER_CATEGORY if self.per_category else ''}"
 
 
 @dataclass(frozen=True)
@@ -152,7 +177,7 @@ def parse(
     Args:
         text: a spec in the paper's notation or in canonical form.
         models: the retrieval models that may be named.
-        detectors: the detectors that may be named, in the order in which ``WBF_n`` takes them.
+        detectors: the detectors that may be named; ``WBF_n`` takes the paper's, whatever else there is.
 
     Raises:
         SpecError: an unknown name, model or argument, a model named twice, or a syntax error; the
@@ -241,30 +266,57 @@ class _Parser:
 
     def boxes(self) -> BoxSource:
         start = self.skip()
-        possible = [f"WBF_{n}" for n in range(1, len(self.detectors) + 1)] + [*self.detectors, GROUND_TRUTH]
-        written = self.match(_BOX_NAME)
-        found = [name for name in possible if name.lower() == (written or "").lower()]
-        if not found:
-            what = f"unknown boxes '{written}'" if written else "expected boxes"
-            self.fail(f"{what}; there are {', '.join(possible)}", start)
-        budget = None
+        if self.ahead(r"(?i:WBF)\s*\("):
+            source = self.named_fusion()
+        else:
+            possible = [f"WBF_{n}" for n in range(1, len(PAPER_DETECTORS) + 1)] + [*self.detectors, GROUND_TRUTH]
+            source = BoxSource(self.known(possible, "boxes", [*possible, "WBF(DETECTOR,DETECTOR,…)"]))
+        budget, per_category = None, False
         if self.take("@"):
-            budget = self.budget()
+            budget, per_category = self.budget()
         elif self.take("("):
-            budget = self.budget()
+            budget, per_category = self.budget()
             self.expect(")")
-        if budget is not None and found[0] == GROUND_TRUTH:
+        if budget is not None and source.name == GROUND_TRUTH:
             self.fail("ground-truth boxes have no scores, so no budget can choose among them", start)
-        return BoxSource(found[0], budget)
+        return BoxSource(source.name, budget, per_category)
 
-    def budget(self) -> int:
+    def named_fusion(self) -> BoxSource:
+        self.match(re.compile("(?i:WBF)"))
+        self.expect("(")
+        names: list[str] = []
+        while True:
+            place = self.skip()
+            name = self.known(self.detectors, "detector", self.detectors)
+            if name in names:
+                self.fail(f"{name} is named twice", place)
+            names.append(name)
+            if not self.take(","):
+                break
+        self.expect(")")
+        return BoxSource.of(sorted(names, key=self.detectors.index))
+
+    def known(self, possible: Sequence[str], what: str, shown: Sequence[str]) -> str:
+        start = self.skip()
+        written = self.match(_BOX_NAME)
+        exact = [name for name in possible if name == written]
+        found = exact or [name for name in possible if name.lower() == (written or "").lower()]
+        if not found:
+            problem = f"unknown {what} '{written}'" if written else f"expected {what}"
+            self.fail(f"{problem}; there are {', '.join(shown)}", start)
+        return found[0]
+
+    def budget(self) -> tuple[int, bool]:
         start = self.skip()
         number = self.number()
         unit = self.match(re.compile(r"[kM]\b"))
         budget = round(number * {"k": 1000, "M": 1_000_000, None: 1}[unit], 6)
         if budget < 1 or budget != int(budget):
             self.fail("a box budget is a whole number of boxes, such as 126k", start)
-        return int(budget)
+        per_category = self.take("/")
+        if per_category and not self.take_word("category"):
+            self.fail(f"expected 'category', as in 126k{PER_CATEGORY}", self.at)
+        return int(budget), per_category
 
     def step(self) -> Step:
         start = self.skip()

@@ -86,23 +86,34 @@ class Workplace:
 
     @property
     def fusion(self) -> Path:
-        """The fusion settings that were fitted on training photos, one entry a ``WBF_n``."""
+        """The fusion settings that were fitted on training photos, one entry a fusion."""
         return self.root / "fusion.json"
 
-    def fitted_fusion(self, count: int) -> dict[str, Any] | None:
-        """What was kept of ``WBF_<count>``: settings, AP50, and what they were fitted on; None without.
+    def every_fitted_fusion(self) -> dict[str, Any]:
+        """What was kept of every fusion that was fitted here, by its name; see `harness.fusion_lab.FusionFit`.
 
         Raises:
             InputError: the file is damaged.
         """
         try:
-            entry = json.loads(self.fusion.read_bytes()).get(f"WBF_{count}")
+            kept = json.loads(self.fusion.read_bytes())
         except FileNotFoundError:
-            return None
-        except (ValueError, AttributeError) as error:
+            return {}
+        except ValueError as error:
             raise self.damaged_fusion(error) from error
+        if not isinstance(kept, dict):
+            raise self.damaged_fusion("it is no object")
+        return kept
+
+    def fitted_fusion(self, source: str) -> dict[str, Any] | None:
+        """What was kept of a fusion such as ``WBF_5``; None without.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        entry = self.every_fitted_fusion().get(source)
         if entry is not None and not isinstance(entry, dict):
-            raise self.damaged_fusion(f"WBF_{count} is no object")
+            raise self.damaged_fusion(f"{source} is no object")
         return entry
 
     def damaged_fusion(self, why: object) -> InputError:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from harness.data.deepfashion2 import read_split
+from harness.fusion_lab import halves
 from harness.pipeline import Pipeline
 from harness.scoring.official import evaluate
 from harness.scoring.results import Results
@@ -55,7 +56,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("m0", "m9"):
         ok("train", "retriever", name, "--data", data, "--work", folder, "--scale", "tiny", "--steps", 3,
            "--hold-out", "--deepfashion2-only")  # fmt: skip
-    ok("tune", "fusion", "--data", data, "--work", folder, "--trials", 2, "--max-per-image", 4)
+    ok("tune", "fusion", "--data", data, "--work", folder, "--trials", 2, "--max-per-image", 4, "--no-report")
     return folder
 
 
@@ -281,6 +282,95 @@ def test_fusion_fitted_on_the_scored_split_is_marked(data: Path, scratch: Path) 
     ok("tune", "fusion", "--data", data, "--work", scratch, "--split", "validation", "--trials", 1)
     assert score("m0 with WBF_2", data, scratch)["contamination"] == "fusion fitted on validation"
     assert score("m0 + GT", data, scratch)["contamination"] is None
+
+
+def tuned(data: Path, work: Path, *more: object) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ok("tune", "fusion", "--data", data, "--work", work, "--json", *more))
+    return found["fusions"]
+
+
+def test_fusion_is_fitted_for_a_retrieval_model_on_one_half_and_reported_on_the_other(
+    data: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = json.loads((scratch / "fusion.json").read_bytes())
+    options = ("--split", "validation", "--models", "m0,m9*0.5", "--boxes", "WBF(CascadeMaskRCNN,ATSS)")
+    first = tuned(data, scratch, *options, "--trials", 5)["WBF_2"]
+    assert first["objective"] == "Acc@10 of m0,m9*0.5"
+    assert first["num_trials"] == 5
+    assert set(first["member_values"]) == {"ATSS", "CascadeMaskRCNN"}
+    assert first["value"] >= max(first["member_values"].values()) - 1e-9
+    told = first["report"]
+    assert told["num_photos"] + first["num_photos"] == 40
+    assert told["interval"][0] <= told["fitted"] - told["defaults"] <= told["interval"][1]
+    # What was fitted for other fusions stays.
+    after = json.loads((scratch / "fusion.json").read_bytes())
+    assert after == before | {"WBF_2": first}
+    # A search goes on where it ended: five trials more, none of them again.
+    calls = []
+    from harness.detection import fusion_study
+
+    fuse = fusion_study.fuse
+    monkeypatch.setattr(fusion_study, "fuse", lambda *given: calls.append(1) or fuse(*given))
+    longer = tuned(data, scratch, *options, "--trials", 8)["WBF_2"]
+    assert (longer["num_trials"], len(calls)) == (8, 3)
+    assert longer["value"] >= first["value"]
+    assert tuned(data, scratch, *options, "--trials", 8)["WBF_2"] == longer
+    assert len(calls) == 3
+    # The boxes that `score` fuses from now on are made by these settings.
+    pipeline = Pipeline(Workplace(scratch), read_split(data, "validation"))
+    fused = pipeline.boxes(BoxSource("WBF_2")).detections
+    assert np.bincount(fused.image_ids).max() <= (longer["settings"]["max_per_image"] or len(fused))
+    shown = ok("tune", "fusion", "--data", data, "--work", scratch, *options, "--trials", 8)
+    assert f"Acc@10 of m0,m9*0.5 on RENDERED, validation: searched on {first['num_photos']} photos" in shown
+    assert "exact McNemar" in shown
+
+
+def test_the_tables_have_rows_for_detectors_and_fusions_that_the_paper_has_not(data: Path, scratch: Path) -> None:
+    mine = scratch / "models" / "detectors" / "Mine"
+    shutil.copytree(mine.parent / "ATSS", mine)
+    (mine / "card.json").write_text((mine / "card.json").read_text().replace('"ATSS"', '"Mine"'))
+    before = json.loads((scratch / "fusion.json").read_bytes())
+    (scratch / "fusion.json").write_text(json.dumps(before | {"WBF(ATSS,Mine)": before["WBF_2"]}))
+    tables = {
+        table["number"]: table
+        for table in json.loads(ok("tables", "--data", data, "--work", scratch, "--json"))["tables"]
+    }
+    rows = {row[0]: row for row in tables[2]["rows"]}
+    assert rows["Mine"][2::2] == rows["ATSS"][2::2]  # measured
+    assert set(rows["Mine"][1::2]) == {None}  # published
+    fused = {row[0]: row for row in tables[5]["rows"]}
+    assert fused["WBF(ATSS,Mine)"][-1] is not None
+    shown = json.loads(
+        ok("detect", "WBF(Mine,ATSS)@40/category", "Mine@9", "--data", data, "--work", scratch, "--json")
+    )
+    assert [(one["name"], one["num_boxes"]) for one in shown["boxes"]] == [
+        ("WBF(ATSS,Mine)@40/category", 40),
+        ("Mine@9", 9),
+    ]
+    assert set(shown["boxes"][1]["thresholds"]) == {"all"}
+
+
+def test_fusion_is_not_fitted_on_what_a_member_has_seen(data: Path, scratch: Path) -> None:
+    seen = ("--data", data, "--work", scratch, "--scale", "tiny", "--steps", 1, "--force")
+    ok("train", "retriever", "m0", *seen, "--deepfashion2-only")
+    tune = ("tune", "fusion", "--data", data, "--work", scratch, "--trials", 1, "--no-report")
+    assert "m0 may have been trained on" in refused(*tune, "--models", "m0")
+    ok(*tune)
+    ok("train", "detector", "ATSS", *seen)
+    assert "ATSS may have been trained on" in refused(*tune)
+    assert "is no fusion" in refused(*tune, "--boxes", "CascadeMaskRCNN")
+
+
+def test_halves_share_no_pair(data: Path) -> None:
+    split = read_split(data, "validation")
+    first, second = halves(split, split.photos.image_ids)
+    assert len(first) > 0 < len(second)
+    pairs = [set(split.items.pair_ids[np.isin(split.items.image_ids, part)].tolist()) for part in (first, second)]
+    assert not pairs[0] & pairs[1]
+    assert pairs[0] | pairs[1] == set(split.items.pair_ids.tolist())
+    assert abs(len(pairs[0]) - len(pairs[1])) <= 1
+    with pytest.raises(InputError, match="at least 2 are needed"):
+        halves(split, split.items.image_ids[split.items.pair_ids == split.items.pair_ids[0]])
 
 
 def test_the_tables_show_what_the_models_of_today_reach(data: Path, scratch: Path) -> None:

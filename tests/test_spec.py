@@ -51,8 +51,10 @@ def test_parts_of_a_spec() -> None:
     ensemble = parse("m4*0.5 + WBF_3@126k | qe(5)")
     assert ensemble.members == (Member("m4", 0.5),)
     assert ensemble.boxes == BoxSource("WBF_3", 126_000)
-    assert ensemble.boxes.num_fused == 3
-    assert parse("m4 + ATSS").boxes.num_fused is None
+    assert ensemble.boxes.fused == PAPER_DETECTORS[:3]
+    assert parse("m4 + ATSS").boxes.fused is None
+    assert parse("m4 + ATSS").boxes.detectors == ("ATSS",)
+    assert parse("m4 + GT").boxes.detectors == ()
     assert ensemble.steps == (Step("qe", (("k", 5),)),)
 
 
@@ -100,6 +102,41 @@ def test_models_made_elsewhere_are_known_when_named() -> None:
     assert str(parse("m17-18,clip", models=(*PAPER_MODELS, "m18", "clip"))) == "m17,m18,clip + WBF_5"
 
 
+def test_any_detectors_can_be_fused() -> None:
+    known = (*PAPER_DETECTORS, "Mine", "his-v2.1")
+    named = parse("m4 + wbf( Mine,ATSS , his-v2.1)@2k", detectors=known)
+    assert str(named) == "m4 + WBF(ATSS,Mine,his-v2.1)@2k"
+    assert named.boxes.fused == named.boxes.detectors == ("ATSS", "Mine", "his-v2.1")
+    assert parse(str(named), detectors=known) == named
+    assert parse("m4 + Mine", detectors=known).boxes.detectors == ("Mine",)
+    # The paper's first n, in whatever order they are written, are WBF_n; others of the paper are not.
+    assert str(parse("m4 + WBF(CenterNet,ATSS,CascadeMaskRCNN)")) == "m4 + WBF_3"
+    assert str(parse("m4 + WBF(CenterNet,ATSS)")) == "m4 + WBF(ATSS,CenterNet)"
+
+
+def test_a_budget_for_each_category() -> None:
+    assert parse("m4 + WBF_5 (126k/category)").boxes == BoxSource("WBF_5", 126_000, per_category=True)
+    assert str(parse("m4 + ATSS@5/category | qe(5)")) == "m4 + ATSS@5/category | qe(5)"
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("m4 + WBF(ATSS,Mine)", "unknown detector 'Mine'; there are ATSS"),
+        ("m4 + WBF(ATSS,ATSS)", "ATSS is named twice"),
+        ("m4 + WBF()", "expected detector"),
+        ("m4 + WBF(ATSS", "expected ')'"),
+        ("m4 + WBF(WBF_2)", "unknown detector 'WBF_2'"),
+        ("m4 + WBF_9", "WBF(DETECTOR,DETECTOR,…)"),
+        ("m4 + WBF_5@126k/class", "expected 'category'"),
+    ],
+)
+def test_fusions_that_cannot_be_read(text: str, says: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    assert says in str(caught.value)
+
+
 weights = st.one_of(st.just(1.0), st.floats(1e-3, 1e3))
 steps = st.one_of(
     st.builds(lambda k: Step("qe", (("k", k),)), st.integers(1, 10_000)),
@@ -112,7 +149,13 @@ steps = st.one_of(
     ),
 )
 sources = st.one_of(
-    st.builds(BoxSource, st.sampled_from(("WBF_1", "WBF_5", *PAPER_DETECTORS)), st.none() | st.integers(1, 10**7)),
+    st.builds(
+        BoxSource,
+        st.sampled_from(("WBF_1", "WBF_5", "WBF(CascadeMaskRCNN,CenterNet)", *PAPER_DETECTORS)),
+        st.integers(1, 10**7),
+        st.booleans(),
+    ),
+    st.builds(BoxSource, st.sampled_from(("WBF_2", "WBF(ATSS,CenterNet)", "ATSS"))),
     st.just(BoxSource("GT")),
 )
 
@@ -136,3 +179,12 @@ def test_any_text_parses_or_is_a_spec_error(text: str) -> None:
     except SpecError:
         return
     assert parse(str(ensemble)) == ensemble
+
+
+def test_no_wbf_n_takes_a_detector_that_the_paper_has_not() -> None:
+    known = (*PAPER_DETECTORS, "Mine")
+    assert parse("m4 + mine@126k", detectors=known).boxes == BoxSource("Mine", 126_000)
+    with pytest.raises(SpecError, match=r"unknown boxes 'WBF_6'; there are WBF_1, .*RetinaNet-X101-FPN, Mine, GT"):
+        parse("m4 + WBF_6", detectors=known)
+    with pytest.raises(SpecError, match="unknown boxes 'Mine'"):
+        parse("m4 + Mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,12 +18,12 @@ from harness.commands.options import (
     Work,
     emit,
     one_of,
-    plain,
     read_photos,
     show,
     split_name,
     workplace,
 )
+from harness.commands.tables import fusion_lines, fusion_table
 
 app = typer.Typer()
 train_app = typer.Typer(help="Train a detector or a retrieval model.", no_args_is_help=True)
@@ -31,12 +32,17 @@ app.add_typer(train_app, name="train")
 app.add_typer(tune_app, name="tune")
 
 
+Recipes = Annotated[
+    Path | None, typer.Option("--recipes", help="A TOML file of further detectors, of the form of detectors.toml.")
+]
+
+
 @app.command()
-def models(as_json: Json = False) -> None:
+def models(recipes: Recipes = None, as_json: Json = False) -> None:
     """Every detector and retrieval recipe, resolved, with its published figure."""
     from harness import catalogue
 
-    emit(catalogue.as_json()) if as_json else show(*catalogue.tables())
+    emit(catalogue.as_json(recipes)) if as_json else show(*catalogue.tables(recipes))
 
 
 Scale = Annotated[
@@ -50,6 +56,26 @@ HoldOut = Annotated[
     bool, typer.Option("--hold-out", help="Leave out the tenth of the pairs on which `tune fusion` fits.")
 ]
 Init = Annotated[Path | None, typer.Option("--init-from", help="Weights to start from.")]
+DetectorInit = Annotated[
+    str | None,
+    typer.Option(
+        "--init-from",
+        metavar="coco|imagenet|none|PATH",
+        help="Weights to start from: the model zoo's, the backbone of the config, random ones, or a file.",
+    ),
+]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", help="An mmdet config, a file or a path inside its wheel, to be trained as NAME."),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Photos a step over all devices; the learning rate goes with it."),
+]
+InputPx = Annotated[
+    str | None,
+    typer.Option("--input", metavar="LONGxSHORT", help="Size that photos are resized to fit, in pixels."),
+]
 
 
 @train_app.command("detector")
@@ -63,17 +89,26 @@ def train_detector(
     steps: Steps = None,
     devices: Devices = 0,
     nodes: Nodes = 1,
-    init_from: Init = None,
+    init_from: DetectorInit = None,
+    config: Config = None,
+    recipes: Recipes = None,
+    batch_size: BatchSize = None,
+    input_px: InputPx = None,
     hold_out: HoldOut = False,
     force: Force = False,
 ) -> None:
-    """Train one of the five detectors; an interrupted training goes on."""
-    from harness.detection.recipes import load_recipes
+    """Train one of the five detectors, or any other mmdet config; an interrupted training goes on."""
+    from harness.detection.choice import chosen_recipe
     from harness.detection.training import train
 
+    recipe, notes = chosen_recipe(name, scale, config=config, recipes=recipes, batch_size=batch_size, input_px=input_px)
+    if scale == "full" and init_from is None:
+        notes.append("begins with random weights; --init-from coco or imagenet begins with published ones")
+    for note in notes:
+        typer.echo(note, err=True)
     place, photos = workplace(work), read_photos(data, split)
     card = train(
-        one_of(load_recipes(), name, "detector"),
+        recipe,
         scale,
         photos,
         _training_ids(photos, hold_out),
@@ -85,6 +120,11 @@ def train_detector(
         num_nodes=nodes,
         force=force,
     )
+    if card.initial_weights is not None:
+        left = f"; left as drawn: {', '.join(card.left_as_drawn)}" if card.left_as_drawn else ""
+        show(f"began with {card.initial_weights}{left}")
+    if card.items_without_area:
+        show(f"{card.items_without_area} items were never shown: their boxes have no area")
     show(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('detector', name)}")
 
 
@@ -135,25 +175,64 @@ def tune_fusion(
     data: Data,
     work: Work = WORK,
     split: SplitOption = "train",
-    trials: Annotated[int, typer.Option(min=1, help="Settings to try for each WBF_n.")] = 30,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option("--boxes", help="WBF_3, WBF(ATSS,Mine) …; may be given again. Default: every WBF_n."),
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option("--models", help="Fit for Acc@10 of these retrieval models ('m4') instead of AP50.")
+    ] = None,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Settings to try for each fusion; more of them later go on.")
+    ] = 100,
+    space: Annotated[
+        Literal["wide", "plain"],
+        typer.Option(help="wide: also calibration, label policy and free weights. plain: thresholds, type, trust."),
+    ] = "wide",
     max_per_image: Annotated[int | None, typer.Option(min=1, help="Most fused boxes a photo.")] = None,
+    report_on_half: Annotated[
+        bool, typer.Option("--report/--no-report", help="Keep half of the pairs for the report, or fit on all of them.")
+    ] = True,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
-    """Fit the settings of every WBF_n on the pairs of a training split that the detectors were not trained on."""
-    from harness.jobs import fit_fusion, held_out_pairs
+    """Fit fusion on one half of pairs that no detector has seen, report on the other half.
+
+    Of the train split these are the pairs that `train detector --hold-out` leaves out.
+    """
+    from harness.detection.fusion_study import WIDE, SearchSpace
+    from harness.fusion_lab import fit_fusion, held_out_pairs
     from harness.pipeline import Pipeline
     from harness.progress import bars
 
     photos = read_photos(data, split)
+    place = workplace(work)
     with bars() as report:
-        held = Pipeline(workplace(work), photos, image_ids=held_out_pairs(photos)[1], report=report)
-        fitted = fit_fusion(held, num_trials=trials, seed=seed, max_per_image=max_per_image)
-    what = f"{'RENDERED, ' if photos.rendered else ''}{fitted['WBF_1']['num_photos']} held-out photos of {split}"
-    show(f"fitted on {what}; kept in {workplace(work).fusion}")
-    show(*(f"{name}: AP50 {entry['ap50']:.3f} with {plain(entry['settings'])}" for name, entry in fitted.items()))
+        image_ids = held_out_pairs(photos)[1] if split == "train" else None
+        pipeline = Pipeline(place, photos, image_ids=image_ids, report=report)
+        fits = fit_fusion(
+            pipeline,
+            [pipeline.parse_boxes(one) for one in boxes] if boxes else None,
+            num_trials=trials,
+            seed=seed,
+            models=models,
+            space=WIDE if space == "wide" else SearchSpace(),
+            report_on_half=report_on_half,
+            max_per_image=max_per_image,
+        )
+    if as_json:
+        emit(
+            {"rendered": photos.rendered, "split": split, "fusions": {name: asdict(one) for name, one in fits.items()}}
+        )
+        return
+    where = f"{'RENDERED, ' if photos.rendered else ''}{'held-out pairs of ' if split == 'train' else ''}{split}"
+    first = next(iter(fits.values()))
+    others = f"; the columns after that are of {first.report['num_photos']} others" if first.report else ""
+    show(f"{first.objective} on {where}: searched on {first.num_photos} photos{others}", "", fusion_table(fits), "")
+    show(*fusion_lines(fits), f"kept in {place.fusion}")
 
 
 def _training_ids(photos: Any, hold_out: bool) -> Any:
-    from harness.jobs import held_out_pairs
+    from harness.fusion_lab import held_out_pairs
 
     return held_out_pairs(photos)[0] if hold_out else photos.photos.image_ids

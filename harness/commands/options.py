@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -136,7 +137,7 @@ def spec_of(spec: str) -> str:
     named = named_ensembles()
     if spec in named:
         return named[spec].spec
-    if "-w" in spec:  # no model or detector has that in its name
+    if re.fullmatch(r"[\w-]*-w[\w-]*", spec):  # no ensemble is written so, but all the named ones are
         raise InputError(f"there is no ensemble named '{spec}'; there are {', '.join(named)}")
     return spec
 

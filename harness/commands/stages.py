@@ -114,6 +114,8 @@ def detect(
         show(f"kept in {pipeline.work.inference}" if settings is not None else "from now on as the recipes say")
     for one in found:
         show(f"{one.num_boxes:,} boxes of {one.name} on {what}, kept in {pipeline.work.root / 'store'}")
+        if one.thresholds:
+            show("scores from " + ", ".join(f"{score:.4f} ({of})" for of, score in one.thresholds.items()))
     if any(one.ap is not None for one in found):
         show(ap_table({one.name: one.ap for one in found if one.ap is not None}, what))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.commands.options import plain
 from harness.types import RANKS, BoxAP
 
 if TYPE_CHECKING:
+    from harness.fusion_lab import FusionFit
     from harness.scoring.ladder import Rung
 
 
@@ -20,6 +22,47 @@ def ladder_table(rungs: Sequence[Rung]) -> Any:
     left = 1 - rungs[-1].acc[10]
     table.add_row("+ ranking", *figures(dict.fromkeys(RANKS, 1.0), 4), f"{left:+.4f}")
     return table
+
+
+def fusion_table(fits: Mapping[str, FusionFit]) -> Any:
+    """What a search for the settings of fusions found, and what it is worth on photos that it did not see."""
+    reports = bool(next(iter(fits.values())).report)
+    table = plain_table(["fusion", "trials", "searched", *(["defaults", "fitted", "best detector"] if reports else [])])
+    for name, fit in fits.items():
+        cells = [name, str(fit.num_trials), f"{fit.value:.3f}"]
+        if reports:
+            best, told = fit.report["best_member"], fit.report
+            cells += [f"{told['defaults']:.3f}", f"{told['fitted']:.3f}", f"{told['best_member_value']:.3f} {best}"]
+        table.add_row(*cells)
+    return table
+
+
+def fusion_lines(fits: Mapping[str, FusionFit]) -> list[str]:
+    """Of each fusion what settings were found, and whether they are better than the defaults beyond chance."""
+    lines = []
+    for name, fit in fits.items():
+        lines.append(f"{name}: {_fusion_words(fit.settings)}")
+        if "p" in fit.report:
+            told, (low, high) = fit.report, fit.report["interval"]
+            lines.append(
+                f"  against the defaults {told['fitted'] - told['defaults']:+.3f}, 95 % interval {low:+.3f} to "
+                f"{high:+.3f}, p {told['p']:.2g} (exact McNemar, {told['num_queries']} queries)"
+            )
+    return lines
+
+
+def _fusion_words(settings: Mapping[str, Any]) -> str:
+    """Settings of a fusion in a line; of a calibration only its kind."""
+    words = {}
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if name == "calibrations":
+            value = "+".join(dict.fromkeys("none" if one is None else str(one["kind"]) for one in value))
+        elif name == "weights":
+            value = "[" + ", ".join(f"{weight:.3g}" for weight in value) + "]"
+        words[name] = value
+    return plain(words)
 
 
 def ap_table(found: Mapping[str, BoxAP], what: str) -> Any:

@@ -1,4 +1,4 @@
-"""The only door to mmdet and mmcv: their configs, their networks, their data samples.
+"""The door to mmdet's networks, their data samples, and mmcv's operators.
 
 Outside this module photos are uint8 RGB, boxes are pixels x1 y1 x2 y2 and categories are 1–13;
 mmdet's labels 0–12 do not leave it. Legend for suffixes: B photos of a batch, H W pixels.
@@ -6,20 +6,22 @@ mmdet's labels 0–12 do not leave it. Legend for suffixes: B photos of a batch,
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from harness.detection.configs import from_plain, load_model_config, merged
 from harness.types import CATEGORIES, InputError
+
+_REFUSALS = (KeyError, TypeError, AssertionError, AttributeError, ValueError, ImportError, RuntimeError)
+"""What mmdet raises where it cannot build a network from a config."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class Targets:
         boxes_xyxy: (N, 4) float32, pixels of the network's input.
         category_ids: (N,) int64 in 1–13.
         masks: (N, H, W) uint8 of 0 and 1, for networks that learn masks; None for the others.
+        photo_hw: height and width of the photo inside the batch's padding; None where it fills the input.
     """
 
     boxes_xyxy: Tensor
     category_ids: Tensor
     masks: Any | None = None
+    photo_hw: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,46 +71,6 @@ def provide_operators() -> str:
     return "torchvision"
 
 
-def load_model_config(config: str) -> dict[str, Any]:
-    """The ``model`` part of a config inside the mmdet wheel, with its bases resolved.
-
-    Args:
-        config: path below ``mmdet/.mim/configs``, such as ``atss/atss_r101_fpn_1x_coco.py``.
-
-    Raises:
-        InputError: the wheel has no such config; the message lists its neighbours.
-    """
-    from mmengine.config import Config
-
-    spec = importlib.util.find_spec("mmdet")
-    assert spec is not None
-    assert spec.origin is not None
-    folder = Path(spec.origin).parent / ".mim" / "configs"
-    path = folder / config
-    if not path.is_file():
-        there = sorted(p.name for p in path.parent.glob("*.py")) or sorted(p.name for p in folder.iterdir())
-        raise InputError(f"config {config!r}: mmdet has no such file; {path.parent.name} holds {', '.join(there)}")
-    return dict(Config.fromfile(str(path)).model.to_dict())
-
-
-def merged(base: Any, changes: Any) -> Any:
-    """A config with changes laid over it.
-
-    Dicts merge key by key; a dict over a list of dicts changes every one of them (the three
-    stages of a cascade); a dict with ``_delete_`` replaces; everything else replaces.
-    """
-    if isinstance(changes, Mapping):
-        if isinstance(base, list | tuple) and base and all(isinstance(part, Mapping) for part in base):
-            return [merged(part, changes) for part in base]
-        fresh = bool(changes.get("_delete_", False)) or not isinstance(base, Mapping)
-        result = {} if fresh else dict(base)
-        for key, change in changes.items():
-            if key != "_delete_":
-                result[key] = merged(result.get(key), change)
-        return result
-    return copy.deepcopy(changes)
-
-
 def _adapt(node: Any) -> Any:
     """Our number of classes everywhere, and no weights fetched from the network behind the user's back."""
     if isinstance(node, Mapping):
@@ -114,11 +78,14 @@ def _adapt(node: Any) -> Any:
         if "num_classes" in adapted:
             adapted["num_classes"] = len(CATEGORIES)
         init = adapted.get("init_cfg")
-        if isinstance(init, Mapping) and init.get("type") == "Pretrained":
+        several = init if isinstance(init, list | tuple) else [init]
+        if any(isinstance(one, Mapping) and one.get("type") == "Pretrained" for one in several):
             del adapted["init_cfg"]
+        if isinstance(adapted.get("pretrained"), str):
+            adapted["pretrained"] = None
         return adapted
     if isinstance(node, list | tuple):
-        return [_adapt(part) for part in node]
+        return type(node)(_adapt(part) for part in node)
     return node
 
 
@@ -126,8 +93,13 @@ class Network(nn.Module):
     """An mmdet detector that takes uint8 RGB photos and speaks this harness's categories.
 
     Args:
-        config: path of a config inside the mmdet wheel.
+        config: path of a config inside the mmdet wheel; empty where ``changes`` are the whole model.
         changes: laid over the config's ``model``, see `merged`.
+
+    Attributes:
+        learns_masks: whether targets must have masks.
+        left_as_drawn: tensors that the initial weights did not give.
+        epoch: of the training, from 0; some heads (TOOD's) change with it.
 
     Raises:
         InputError: there is no such config, or mmdet refuses the changed one.
@@ -150,18 +122,22 @@ class Network(nn.Module):
         warnings.filterwarnings("ignore", message=".*torch.meshgrid: in an upcoming release.*")
         if DefaultScope.get_current_instance() is None:
             init_default_scope("mmdet")
-        model = _adapt(merged(load_model_config(config), changes))
-        pixels = model.pop("data_preprocessor")
+        model = _adapt(from_plain(merged(load_model_config(config), changes)))
+        pixels = model.pop("data_preprocessor", None) or {}
         # Normalisation is done here; mmdet still wants some preprocessor to exist.
         model["data_preprocessor"] = {"type": "DetDataPreprocessor"}
         # mmdet configs speak of BGR files: a network whose preprocessor swaps the channels sees RGB.
         self.wants_bgr = not pixels.get("bgr_to_rgb", False)
-        self.register_buffer("mean", torch.tensor(pixels["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(pixels["std"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(pixels.get("mean") or [0.0] * 3).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(pixels.get("std") or [1.0] * 3).view(1, 3, 1, 1), persistent=False)
         try:
             self.model = MODELS.build(ConfigDict(model))
-        except (KeyError, TypeError, AssertionError, AttributeError) as error:
-            raise InputError(f"config {config!r}: mmdet cannot build it with these changes: {error}") from error
+        except _REFUSALS as error:
+            what = f"config {config!r}: mmdet cannot build it with these changes" if config else "mmdet cannot build it"
+            raise InputError(f"{what}: {str(error).strip() or 'an assertion fails'}") from error
+        self._most: int | None = None
+        self.left_as_drawn: tuple[str, ...] = ()
+        self.epoch = 0
         self.learns_masks = bool(getattr(self.model, "with_mask", False))
 
     @property
@@ -198,6 +174,7 @@ class Network(nn.Module):
             targets: one a photo, on the photos' device.
         """
         from mmdet.structures.mask import BitmapMasks
+        from mmengine.logging import MessageHub
         from mmengine.structures import InstanceData
 
         shape = (int(photos_BHW3.shape[1]), int(photos_BHW3.shape[2]))
@@ -208,9 +185,10 @@ class Network(nn.Module):
                 if target.masks is None:
                     raise ValueError("this network learns masks, and the targets have none")
                 truth.masks = BitmapMasks(target.masks, *shape)
-            sample = _sample(shape, shape)
+            sample = _sample(target.photo_hw or shape, shape)
             sample.gt_instances = truth
             samples.append(sample)
+        MessageHub.get_current_instance().update_info("epoch", self.epoch)
         told = self.model.loss(self.normalised(photos_BHW3), samples)
         sums = {}
         for name, value in told.items():
@@ -238,7 +216,7 @@ class Network(nn.Module):
             results = self.model.predict(self.normalised(photos_BHW3), samples, rescale=False)
         if self._all_finite and not torch.stack(self._all_finite).all():
             raise FloatingPointError(f"the network's output is not finite in {str(self._dtype).removeprefix('torch.')}")
-        found = [result.pred_instances for result in results]
+        found = [_best(result.pred_instances, self._most) for result in results]
         return [Found(one.bboxes.float(), one.scores.float(), one.labels.long() + 1) for one in found]
 
     def compute_in(self, precision: Literal["32", "16", "bf16"]) -> None:
@@ -269,18 +247,25 @@ class Network(nn.Module):
 
     def limit(self, score_threshold: float, max_per_image: int) -> None:
         """Report boxes of at least this score only, and at most so many a photo."""
-        if hasattr(self.model, "roi_head"):
-            settings = self.model.roi_head.test_cfg
-        else:
-            settings = self.model.bbox_head.test_cfg
-        settings.score_thr = score_threshold
-        settings.max_per_img = max_per_image
+        head = getattr(self.model, "roi_head", None) or getattr(self.model, "bbox_head", None)
+        settings = getattr(head, "test_cfg", None)
+        self._most = max_per_image
+        if settings is not None:  # heads that know no such limits leave it to `predict`
+            settings.score_thr = score_threshold
+            settings.max_per_img = max_per_image
 
     def only_boxes(self) -> None:
         """Drop the mask branch: detection here asks for boxes, and masks would take most of its time."""
-        if self.learns_masks:
+        if self.learns_masks and hasattr(self.model, "roi_head"):
             self.model.roi_head.mask_head = None
             self.learns_masks = False
+
+
+def _best(found: Any, most: int | None) -> Any:
+    """At most so many of what was found in a photo, the best of it; not every head limits it itself."""
+    if most is None or len(found.scores) <= most:
+        return found
+    return found[found.scores.sort(descending=True, stable=True)[1][:most]]
 
 
 def _widened(value: Any) -> Any:

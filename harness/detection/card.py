@@ -14,7 +14,7 @@ class DetectorPlan(TrainingPlan):
 
     Attributes:
         recipe: the recipe at the plan's scale.
-        init_from_sha256: of the user's file of initial weights; None without.
+        init_from_sha256: of the file of initial weights; None without.
     """
 
     kind: Literal["detector"] = "detector"
@@ -46,6 +46,12 @@ class DetectorCard(DetectorPlan, Outcome):
 
     Attributes:
         resumed_at: the step where the run that finished it began.
+        initial_weights: name of the file that the training began with; None without.
+        left_as_drawn: the network's tensors that this file did not give, such as the class layers.
+        items_without_area: how many annotated items of the photos were never shown, because their boxes have no area.
     """
 
     resumed_at: int
+    initial_weights: str | None = None
+    left_as_drawn: tuple[str, ...] = ()
+    items_without_area: int = 0

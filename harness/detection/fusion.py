@@ -10,54 +10,21 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from queue import SimpleQueue
+from typing import Any, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from harness.detection.piles import Groups, Pile
+from harness.detection.fusion_settings import ConfidenceType, check_weights
+from harness.detection.fusion_settings import FusionSettings as FusionSettings
+from harness.detection.piles import Groups, Pile, Space
 from harness.types import Detections, Floats, Ints
-
-ConfidenceType = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
-FusionMethod = Literal["wbf", "nms", "soft_nms", "nmw"]
 
 _BLOCK = 1 << 15
 """Boxes that are worked on at once: their columns fit a processor's cache, and memory is used again."""
 
 _OUTSIDE_PX = 1.0
 """A box may stick out of its photo by this much (rounding in others' result files) and is cut."""
-
-
-class FusionSettings(BaseModel):
-    """How boxes are fused.
-
-    Attributes:
-        method: ``wbf`` makes one box of those of a group; ``nms``, ``soft_nms`` (Gaussian) and ``nmw`` (non-maximum
-            weighted) are those of ensemble-boxes, photo by photo and a hundred times slower. ``soft_nms`` leaves the
-            scores of the boxes that it keeps as they were, as that package does.
-        iou_threshold: boxes of one category with a larger IoU become one.
-        skip_threshold: boxes of a lower score are left out.
-        conf_type: how a fused box's score is made, see `weighted_boxes_fusion`; for ``wbf`` alone.
-        weights: one a detector, not negative, not all 0; a detector of weight 0 takes no part.
-            None weighs all alike.
-        max_per_image: most fused boxes a photo; None for no limit.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: FusionMethod = "wbf"
-    iou_threshold: float = Field(default=0.55, ge=0, le=1)
-    skip_threshold: float = Field(default=0.0, ge=0, le=1)
-    conf_type: ConfidenceType = "avg"
-    weights: tuple[float, ...] | None = None
-    max_per_image: int | None = Field(default=None, ge=1)
-
-    @field_validator("weights")
-    @classmethod
-    def _usable(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if weights is not None:
-            _check_weights(np.asarray(weights, np.float64), len(weights))
-        return weights
 
 
 def weighted_boxes_fusion(
@@ -72,8 +39,8 @@ def weighted_boxes_fusion(
 ) -> tuple[Floats, Floats, Floats]:
     """Fuse the boxes of several detectors in one photo, as the function of that name in ensemble-boxes does.
 
-    Boxes of no area are left out. Where every box of a group has score 0, that package divides by
-    zero; such a group is left out here.
+    Boxes of no area are left out. Where every box of a group has score 0, that package divides by zero; such a group
+    is left out here. Labels stay exact up to 53 bits; that package rounds those of groups to 24.
 
     Args:
         boxes_list: M of (N, 4), units of the photo in [0, 1], x1 <= x2 and y1 <= y2.
@@ -102,7 +69,7 @@ def weighted_boxes_fusion(
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: expected a number in [0, 1], got {value}")
     trust = np.ones(len(boxes_list)) if weights is None else np.asarray(weights, np.float64)
-    _check_weights(trust, len(boxes_list))
+    check_weights(trust, len(boxes_list))
     given = [_columns(m, *lists) for m, lists in enumerate(zip(boxes_list, scores_list, labels_list, strict=True))]
     counts = np.array([len(one[1]) for one in given], np.int64)
     if counts.sum() == 0:
@@ -117,21 +84,20 @@ def weighted_boxes_fusion(
         np.repeat(np.arange(len(counts)), counts),
         trust,
     )
-    groups = pile.fused(iou_thr, skip_box_thr, conf_type, allows_overflow)
+    groups = Groups.blank(len(scores), 1)
+    pile.fuse(iou_thr, skip_box_thr, conf_type, allows_overflow, groups)
     size = int(groups.counts[0])
     order = groups.scores[:size].argsort()[::-1]  # what numpy makes of equal scores, as that package does
     order = order[np.isfinite(groups.boxes[order]).all(axis=1) & np.isfinite(groups.scores[order])]
     return groups.boxes[order], groups.scores[order], groups.labels[order].astype(np.float64)
 
 
-def _suppressed(pile: Pile, settings: FusionSettings) -> Groups:
+def _suppress(pile: Pile, settings: FusionSettings, groups: Groups) -> None:
     """By one of the other methods of ensemble-boxes."""
     from ensemble_boxes import nms, non_maximum_weighted, soft_nms
 
     function = {"nms": nms, "soft_nms": soft_nms, "nmw": non_maximum_weighted}[settings.method]
     weights = None if settings.weights is None else pile.weights
-    size = len(pile.scores)
-    groups = Groups(np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(len(pile.starts) - 1, int))
     sides = pile.boxes[:, 2:] - pile.boxes[:, :2]
     # That package prints where it meets a box without area.
     takes_part = (pile.scores >= settings.skip_threshold) & (sides[:, 0] * sides[:, 1] > 0)
@@ -145,18 +111,6 @@ def _suppressed(pile: Pile, settings: FusionSettings) -> Groups:
         found = slice(start, start + len(scores))
         groups.boxes[found], groups.scores[found], groups.labels[found] = boxes, scores, labels
         groups.counts[photo] = len(scores)
-    return groups
-
-
-def _check_weights(weights: Floats, num_detectors: int) -> None:
-    if weights.shape != (num_detectors,):
-        raise ValueError(f"weights: expected one a detector, {num_detectors}, got {weights.size}")
-    wrong = ~(np.isfinite(weights) & (weights >= 0))
-    if wrong.any():
-        detector = int(np.flatnonzero(wrong)[0])
-        raise ValueError(f"weights: that of detector {detector} must be a number >= 0, got {weights[detector]}")
-    if num_detectors and not weights.any():
-        raise ValueError("weights: at least one must be greater than 0")
 
 
 def _columns(detector: int, boxes: Any, scores: Any, labels: Any) -> tuple[Floats, Floats, Floats]:
@@ -211,13 +165,17 @@ def fuse(
         The fused boxes by ascending image id, within a photo by descending score.
 
     Raises:
-        ValueError: the number of weights is not that of the detectors, a photo's size is missing, or
-            a box sticks out of its photo by more than a pixel.
+        ValueError: the number of weights or calibrations is not that of the detectors, a photo's size is missing or
+            not above 0, a box sticks out of its photo by more than a pixel, or there is no thread.
     """
+    from harness.detection.label_policies import keep_best_label
     from harness.detection.split_columns import best_first, gather, to_pixels
 
+    if num_threads is not None and num_threads < 1:
+        raise ValueError(f"num_threads: expected at least 1, got {num_threads}")
     weights = np.ones(len(detections)) if settings.weights is None else np.asarray(settings.weights, np.float64)
-    _check_weights(weights, len(detections))
+    check_weights(weights, len(detections))
+    scores_of = _calibrated(detections, settings)
     members = [m for m, one in enumerate(detections) if weights[m] > 0 and len(one)]
     if not members:
         return Detections.concatenate([])
@@ -226,38 +184,48 @@ def fuse(
     ordered = image_ids[order]
     first_rows = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     photos, starts = ordered[first_rows], np.append(first_rows, len(ordered))
-    counts = np.array([len(detections[m]) for m in members])
     sizes = _sizes(photos, sizes_wh, [detections[m] for m in members], members)
-    columns = (
-        np.concatenate([detections[m].boxes_xyxy for m in members]),
-        np.concatenate([detections[m].scores for m in members]),
-        np.concatenate([detections[m].category_ids for m in members]),
-        np.repeat((np.cumsum(weights > 0) - 1)[members], counts),
-    )
+    offsets = np.cumsum([0, *(len(detections[m]) for m in members)])[:-1].tolist()
+    numbers = (np.cumsum(weights > 0) - 1).tolist()
     used = weights[weights > 0]
+    spaces: SimpleQueue[Space] = SimpleQueue()
 
     def fuse_block(first: int, end: int) -> Groups:
         rows, places = order[starts[first] : starts[end]], starts[first : end + 1] - starts[first]
-        size = len(rows)
-        pile = Pile(
-            places, np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64), used
-        )
+        space = spaces.get()
+        try:
+            return fuse_rows(first, end, rows, places, space)
+        finally:
+            spaces.put(space)
+
+    def fuse_rows(first: int, end: int, rows: Ints, places: Ints, space: Space) -> Groups:
+        pile = space.pile(places, used)
+        groups, kept, size = space.groups(pile), space.rows(pile), len(rows)
         here = sizes[first:end]
-        bad = gather(places, rows, *columns, here, _OUTSIDE_PX, pile.boxes, pile.scores, pile.labels, pile.models)
-        if bad >= 0:
-            part = int(np.searchsorted(np.cumsum(counts), rows[bad], "right"))
-            photo = int(np.searchsorted(places, bad, "right")) - 1
-            raise ValueError(
-                f"detector {members[part]}: row {rows[bad] - counts[:part].sum()}, image id {photos[first + photo]}: "
-                f"box {columns[0][rows[bad]].tolist()} sticks out of the photo, which is {here[photo][0]:.0f} x "
-                f"{here[photo][1]:.0f} pixels"
-            )
-        if settings.method == "wbf":
-            groups = pile.fused(settings.iou_threshold, settings.skip_threshold, settings.conf_type, False)
+        for m, offset in zip(members, offsets, strict=True):
+            one, columns = detections[m], (pile.boxes, pile.scores, pile.labels, pile.models)
+            bad = gather(
+                places, rows, offset, one.boxes_xyxy, scores_of[m], one.category_ids, numbers[m], here,
+                _OUTSIDE_PX, *columns,
+            )  # fmt: skip
+            if bad >= 0:
+                row, photo = int(rows[bad]) - offset, int(np.searchsorted(places, bad, "right")) - 1
+                raise ValueError(
+                    f"detector {m}: row {row}, image id {photos[first + photo]}: box {one.boxes_xyxy[row].tolist()} "
+                    f"sticks out of the photo, which is {here[photo][0]:.0f} x {here[photo][1]:.0f} pixels"
+                )
+        if settings.label_policy == "vote":
+            pile.vote(settings.iou_threshold, settings.skip_threshold, settings.conf_type, groups)
+        elif settings.method == "wbf":
+            pile.fuse(settings.iou_threshold, settings.skip_threshold, settings.conf_type, False, groups)
         else:
-            groups = _suppressed(pile, settings)
-        kept, limit = np.empty(size, np.int64), settings.max_per_image or size
-        best_first(places, groups.counts, groups.boxes, groups.scores, groups.labels, limit, kept)
+            _suppress(pile, settings, groups)
+        limit = settings.max_per_image or size
+        if settings.label_policy == "best":
+            best_first(places, groups.counts, groups.boxes, groups.scores, groups.labels, size, kept)
+            keep_best_label(places, groups.counts, kept, groups.boxes, groups.labels, settings.label_iou, limit)
+        else:
+            best_first(places, groups.counts, groups.boxes, groups.scores, groups.labels, limit, kept)
         ends = np.concatenate([[0], np.cumsum(groups.counts)])
         fused = Groups(np.empty((ends[-1], 4)), np.empty(ends[-1]), np.empty(ends[-1], np.int64), groups.counts)
         to_pixels(
@@ -276,7 +244,10 @@ def fuse(
 
     bounds = np.append(np.searchsorted(starts[:-1], np.arange(0, len(order), _BLOCK)), len(photos))
     bounds = bounds[np.concatenate([[True], bounds[1:] > bounds[:-1]])]
-    with ThreadPoolExecutor(num_threads or available_threads()) as pool:  # compiled code does not hold the lock
+    num_workers = min(num_threads or available_threads(), len(bounds) - 1)
+    for _ in range(num_workers):
+        spaces.put(Space(int(np.diff(starts[bounds]).max())))
+    with ThreadPoolExecutor(num_workers) as pool:  # compiled code does not hold the lock
         blocks = list(pool.map(fuse_block, bounds[:-1].tolist(), bounds[1:].tolist()))
     fused = (
         np.repeat(photos, np.concatenate([block.counts for block in blocks])),
@@ -287,6 +258,21 @@ def fuse(
     for column in fused:
         column.setflags(write=False)  # then it is taken over without a copy
     return Detections(*fused)
+
+
+def _calibrated(detections: Sequence[Detections], settings: FusionSettings) -> list[Floats]:
+    """Each detector's scores, through its calibration where it has one."""
+    maps = settings.calibrations
+    if maps is None:
+        return [one.scores for one in detections]
+    if len(maps) != len(detections):
+        raise ValueError(f"calibrations: expected one a detector, {len(detections)}, got {len(maps)}")
+    scores = [
+        one.scores if map_ is None else map_.apply(one.scores) for one, map_ in zip(detections, maps, strict=True)
+    ]
+    for column in scores:
+        column.setflags(write=False)  # as columns of detections are: one compiled function serves both
+    return scores
 
 
 def available_threads() -> int:
@@ -304,23 +290,11 @@ def _sizes(
     if missing:
         detector = next(name for name, one in zip(names, detections, strict=True) if missing[0] in one.image_ids)
         raise ValueError(f"sizes_wh: there is no size for image id {missing[0]}, where detector {detector} has a box")
-    return np.array([sizes_wh[photo] for photo in photos.tolist()], np.float64).reshape(-1, 2)
-
-
-def keep_best(detections: Detections, budget: int) -> Detections:
-    """The ``budget`` boxes of the highest scores over all photos, in their old order.
-
-    Args:
-        detections: over a split.
-        budget: how many to keep, at least 0; the paper's 590k, 440k and 126k.
-
-    Returns:
-        At most ``budget`` boxes; among equal scores the lower image id, then the earlier row, stays.
-
-    Raises:
-        ValueError: the budget is negative.
-    """
-    if budget < 0:
-        raise ValueError(f"budget: expected a number of boxes >= 0, got {budget}")
-    best: Ints = np.lexsort((detections.image_ids, -detections.scores))[:budget]
-    return detections.take(np.sort(best))
+    sizes = np.array([sizes_wh[photo] for photo in photos.tolist()], np.float64).reshape(-1, 2)
+    wrong = ~(np.isfinite(sizes) & (sizes > 0)).all(axis=1)
+    if wrong.any():
+        photo = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"sizes_wh: expected width and height above 0 for image id {photos[photo]}, got {sizes[photo].tolist()}"
+        )
+    return sizes

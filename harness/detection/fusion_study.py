@@ -1,16 +1,16 @@
-"""Fitting the settings of box fusion on held-out training photos: the only door to Optuna here.
+"""The search for the settings of box fusion: the only door to Optuna here.
 
 The search space reaches from all detectors weighing alike to the single best detector alone, so
-fusion that cannot beat its best member on the held-out photos ends as that member.
+fusion that cannot beat its best member on the photos of the search ends as that member.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,17 +20,40 @@ from harness.types import Detections, InputError, Progress
 if TYPE_CHECKING:
     import optuna
 
+    from harness.detection.calibration import Calibration
+
+CalibrationKind = Literal["none", "temperature", "isotonic"]
+
 _CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 _STUDY = "box fusion"
 
-_FIRST_TRIALS: tuple[dict[str, Any], ...] = (
-    # The published defaults; the loosest grouping of the best detector alone, which is that
-    # detector as it stands; then what served comparable detectors best in trials.
-    {"iou_threshold": 0.55, "skip_threshold": 0.0, "conf_type": "avg", "best_alone": False, "trust": 0.0},
-    {"iou_threshold": 0.95, "skip_threshold": 0.0, "conf_type": "avg", "best_alone": True, "trust": 0.0},
-    {"iou_threshold": 0.65, "skip_threshold": 0.05, "conf_type": "avg", "best_alone": False, "trust": 2.0},
-    {"iou_threshold": 0.65, "skip_threshold": 0.0, "conf_type": "avg", "best_alone": False, "trust": 4.0},
-)
+_LEAST_WEIGHT = 0.1
+"""A free weight below this leaves the detector out."""
+
+_NUM_RANDOM = 10
+"""Trials drawn at random before the sampler trusts what it has seen."""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What is searched beside IoU threshold, skip threshold, confidence type and the detectors' shares.
+
+    Attributes:
+        label_policies: see `FusionSettings`.
+        calibrations: of the scores; ``none`` leaves them as the detectors give them.
+        free_weights: also a weight for each detector by itself, which leaves some of them out, instead of only the
+            strongest few by the power of their own strength.
+        largest_skip: upper end of the skip threshold.
+    """
+
+    label_policies: tuple[str, ...] = ("apart",)
+    calibrations: tuple[CalibrationKind, ...] = ("none",)
+    free_weights: bool = False
+    largest_skip: float = 0.2
+
+
+WIDE = SearchSpace(("apart", "best", "vote"), ("none", "temperature", "isotonic"), True, 0.3)
+"""Everything there is: for a hundred trials and more."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +62,27 @@ class FittedFusion:
 
     Attributes:
         settings: the best of all trials.
-        ap50: of these settings on the photos of the study.
-        member_ap50s: of each detector alone, on the same photos.
+        value: the objective of these settings on the photos of the study.
+        member_values: of each detector alone, on the same photos.
         num_trials: settings tried.
     """
 
     settings: FusionSettings
-    ap50: float
-    member_ap50s: tuple[float, ...]
+    value: float
+    member_values: tuple[float, ...]
     num_trials: int
 
 
 def fit_fusion(
     detections: Sequence[Detections],
     sizes_wh: Mapping[int, tuple[int, int]],
-    ap50: Callable[[Detections], float],
+    objective: Callable[[Detections], float],
     *,
     seed: int,
     num_trials: int = 30,
-    boxes_per_photo: int = 8,
+    space: SearchSpace | None = None,
+    calibrations: Mapping[str, Sequence[Calibration]] | None = None,
+    boxes_per_photo: int | None = None,
     max_per_image: int | None = None,
     storage: Path | None = None,
     progress: Progress | None = None,
@@ -68,11 +93,13 @@ def fit_fusion(
         detections: one a detector, on photos that the detectors were **not** trained on and that are
             not what the result will be reported on.
         sizes_wh: width and height in pixels of every photo that has a box.
-        ap50: scores a set of boxes on those photos, in [0, 1].
+        objective: scores a set of boxes on those photos, in [0, 1]; higher is better.
         seed: of the search; the same seed finds the same settings, interrupted or not.
-        num_trials: settings to try, at least 1.
-        boxes_per_photo: of each detector, the best so many a photo take part in the search (speed).
-        max_per_image: put into the settings that are found; not searched.
+        num_trials: settings to try, at least 1; those that ``storage`` holds count.
+        space: what is searched; None for the smallest space.
+        calibrations: for each kind of ``space`` but ``none``, one a detector.
+        boxes_per_photo: of each detector, the best so many a photo take part in the search (speed); None for all.
+        max_per_image: put into the settings; not searched.
         storage: SQLite file from which an interrupted search goes on; None keeps nothing.
         progress: told of trials done and in all.
 
@@ -84,31 +111,28 @@ def fit_fusion(
 
     if not detections or num_trials < 1:
         raise ValueError(f"expected detectors and trials, got {len(detections)} and {num_trials}")
-    few = [best_of_each_photo(one, boxes_per_photo) for one in detections]
-    member_ap50s = tuple(float(ap50(one)) for one in few)
+    searched = space or SearchSpace()
+    few = detections if boxes_per_photo is None else [best_of_each_photo(one, boxes_per_photo) for one in detections]
+    member_values = tuple(float(objective(one)) for one in few)
 
-    def objective(trial: optuna.Trial) -> float:
-        values = {
-            "iou_threshold": trial.suggest_float("iou_threshold", 0.4, 0.95),
-            "skip_threshold": trial.suggest_float("skip_threshold", 0.0, 0.2),
-            "conf_type": trial.suggest_categorical("conf_type", _CONF_TYPES),
-            "best_alone": trial.suggest_categorical("best_alone", (False, True)),
-            "trust": trial.suggest_float("trust", 0.0, 12.0),
-        }
-        return float(ap50(fuse(few, sizes_wh, _settings(values, member_ap50s, None))))
+    def settings_of(values: Mapping[str, Any]) -> FusionSettings:
+        return _settings(values, member_values, calibrations or {}, max_per_image)
+
+    def value_of(trial: optuna.Trial) -> float:
+        return float(objective(fuse(few, sizes_wh, settings_of(_suggested(trial, searched, len(few))))))
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _open_study(storage, _digest(few, member_ap50s, seed))
+    facts = (seed, member_values, asdict(searched), max_per_image)
+    study = _open_study(storage, _digest(few, facts), _first_trials(searched, len(few)))
     done = _completed(study)
     while done < num_trials:
         # A sampler a trial, seeded by its number: a search that was interrupted goes on as it would have.
-        study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + done, n_startup_trials=10)
-        study.optimize(objective, n_trials=1)
+        study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + done, n_startup_trials=_NUM_RANDOM)
+        study.optimize(value_of, n_trials=1)
         done = _completed(study)
         if progress is not None:
             progress(done, num_trials)
-    settings = _settings(study.best_params, member_ap50s, max_per_image)
-    return FittedFusion(settings, float(study.best_value), member_ap50s, done)
+    return FittedFusion(settings_of(study.best_params), float(study.best_value), member_values, done)
 
 
 def best_of_each_photo(detections: Detections, limit: int) -> Detections:
@@ -119,25 +143,79 @@ def best_of_each_photo(detections: Detections, limit: int) -> Detections:
     return detections.take(np.sort(order[place < limit]))
 
 
-def _settings(values: Mapping[str, Any], member_ap50s: Sequence[float], max_per_image: int | None) -> FusionSettings:
-    """Settings from the values of a trial: ``trust`` is the power of a detector's own AP50 in its weight."""
-    strength = np.asarray(member_ap50s, np.float64)
-    if values["best_alone"]:
-        weights = (np.arange(len(strength)) == int(np.argmax(strength))).astype(np.float64)
-    elif strength.max() <= 0:
-        weights = np.ones(len(strength))
+def _suggested(trial: optuna.Trial, space: SearchSpace, num_detectors: int) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "iou_threshold": trial.suggest_float("iou_threshold", 0.4, 0.95),
+        "skip_threshold": trial.suggest_float("skip_threshold", 0.0, space.largest_skip),
+        "conf_type": trial.suggest_categorical("conf_type", _CONF_TYPES),
+    }
+    for name, choices in (("label_policy", space.label_policies), ("calibration", space.calibrations)):
+        if len(choices) > 1:
+            values[name] = trial.suggest_categorical(name, choices)
+    if space.free_weights:
+        values["free_weights"] = trial.suggest_categorical("free_weights", (False, True))
+    if values.get("free_weights", False):
+        values |= {name: trial.suggest_float(name, 0.0, 1.0) for name in _weight_names(num_detectors)}
     else:
-        weights = (strength / strength.max()) ** values["trust"]
+        values["strongest"] = trial.suggest_int("strongest", 1, num_detectors)
+        values["trust"] = trial.suggest_float("trust", 0.0, 12.0)
+    return values
+
+
+def _first_trials(space: SearchSpace, num_detectors: int) -> list[dict[str, Any]]:
+    """The published defaults; the loosest grouping of the best detector alone, which is that detector as it stands;
+    then what served comparable detectors best in trials."""
+    plain = {"skip_threshold": 0.0, "conf_type": "avg", "strongest": num_detectors, "trust": 0.0}
+    if len(space.label_policies) > 1:
+        plain["label_policy"] = "apart"
+    if len(space.calibrations) > 1:
+        plain["calibration"] = "none"
+    if space.free_weights:
+        plain["free_weights"] = False
+    return [
+        plain | {"iou_threshold": 0.55},
+        plain | {"iou_threshold": 0.95, "strongest": 1},
+        plain | {"iou_threshold": 0.65, "skip_threshold": 0.05, "trust": 2.0},
+        plain | {"iou_threshold": 0.65, "trust": 4.0},
+    ]
+
+
+def _settings(
+    values: Mapping[str, Any],
+    strengths: Sequence[float],
+    calibrations: Mapping[str, Sequence[Calibration]],
+    max_per_image: int | None,
+) -> FusionSettings:
+    """Settings from the values of a trial: ``trust`` is the power of a detector's own strength in its weight."""
+    kind = values.get("calibration", "none")
     return FusionSettings(
         iou_threshold=values["iou_threshold"],
         skip_threshold=values["skip_threshold"],
         conf_type=values["conf_type"],
-        weights=tuple(float(weight) for weight in weights),
+        label_policy=values.get("label_policy", "apart"),
+        calibrations=None if kind == "none" else tuple(calibrations[kind]),
+        weights=tuple(float(weight) for weight in _weights(values, np.asarray(strengths, np.float64))),
         max_per_image=max_per_image,
     )
 
 
-def _open_study(storage: Path | None, digest: str) -> optuna.Study:
+def _weights(values: Mapping[str, Any], strengths: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
+    if values.get("free_weights", False):
+        free = np.array([values[name] for name in _weight_names(len(strengths))])
+        free[free < _LEAST_WEIGHT] = 0.0
+        return free if free.any() else np.ones(len(strengths))
+    strongest = np.argsort(-strengths, kind="stable")[: values["strongest"]]
+    takes_part = np.isin(np.arange(len(strengths)), strongest)
+    # 0 to the power of 0 is 1: without trust, a detector that finds nothing weighs as much as the others.
+    share = strengths / strengths.max() if strengths.max() > 0 else np.ones(len(strengths))
+    return np.where(takes_part, share ** values["trust"], 0.0)
+
+
+def _weight_names(num_detectors: int) -> list[str]:
+    return [f"weight {number}" for number in range(num_detectors)]
+
+
+def _open_study(storage: Path | None, digest: str, first_trials: Sequence[dict[str, Any]]) -> optuna.Study:
     import optuna
 
     if storage is not None:
@@ -151,7 +229,7 @@ def _open_study(storage: Path | None, digest: str) -> optuna.Study:
     there = study.user_attrs.get("digest")
     if there is None:
         study.set_user_attr("digest", digest)
-        for values in _FIRST_TRIALS:
+        for values in first_trials:
             study.enqueue_trial(values)
     elif there != digest:
         raise InputError(
@@ -172,8 +250,8 @@ def _completed(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
 
 
-def _digest(detections: Sequence[Detections], member_ap50s: Sequence[float], seed: int) -> str:
-    digest = hashlib.sha256(repr((seed, member_ap50s)).encode())
+def _digest(detections: Sequence[Detections], facts: object) -> str:
+    digest = hashlib.sha256(repr(facts).encode())
     for one in detections:
         for column in (one.image_ids, one.boxes_xyxy, one.scores, one.category_ids):
             digest.update(np.ascontiguousarray(column).tobytes())

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from harness.detection.bridge import Network
 from harness.detection.dataset import Batch
-from harness.detection.recipes import DetectorScale, Optimiser
+from harness.detection.recipes import DetectorScale
+from harness.detection.settings import Optimiser
 from harness.fitting import step_seed
 
 _SEED_PLACE = 2
@@ -62,6 +63,7 @@ class DetectorModule(pl.LightningModule):
         drawn = int(step_seed(self.seed, _SEED_PLACE, batch.step, self.global_rank).integers(2**62))
         # mmdet samples proposals from torch's global stream, which a resumed run would find elsewhere.
         devices = [self.device] if self.device.type == "cuda" else []
+        self.network.epoch = int((self.scale.num_epochs or 0) * batch.step / self.num_steps)
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(drawn)
             losses = self.network.losses(batch.photos_BHW3, batch.targets)

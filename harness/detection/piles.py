@@ -6,6 +6,7 @@ Legend: N boxes of all detectors, P photos, M detectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,44 @@ class Groups:
     scores: Floats
     labels: Ints
     counts: Ints
+
+    @classmethod
+    def blank(cls, size: int, num_photos: int) -> Groups:
+        """Room for the groups of so many boxes in so many photos."""
+        return cls(np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(num_photos, np.int64))
+
+
+class Space:
+    """Memory for a pile and its groups, used for one after another: fresh memory costs as much as the work in it.
+
+    Args:
+        size: most boxes of a pile.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._columns: tuple[Any, ...] = (
+            np.empty((size, 4)),
+            np.empty(size),
+            np.empty(size, np.int64),
+            np.empty(size, np.int64),
+        )
+        self._groups = Groups.blank(size, 0)
+        self._rows = np.empty(size, np.int64)
+
+    def pile(self, starts: Ints, weights: Floats) -> Pile:
+        """A pile whose columns are to be filled; what was in the one before is lost."""
+        boxes, scores, labels, models = (column[: starts[-1]] for column in self._columns)
+        return Pile(starts, boxes, scores, labels, models, weights)
+
+    def groups(self, pile: Pile) -> Groups:
+        """Groups to be filled."""
+        size, whole = pile.starts[-1], self._groups
+        counts = np.zeros(len(pile.starts) - 1, np.int64)
+        return Groups(whole.boxes[:size], whole.scores[:size], whole.labels[:size], counts)
+
+    def rows(self, pile: Pile) -> Ints:
+        """One integer a box, to be filled."""
+        return self._rows[: pile.starts[-1]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +81,38 @@ class Pile:
     models: Ints
     weights: Floats
 
-    def fused(self, iou_threshold: float, skip_threshold: float, conf_type: str, overflows: bool) -> Groups:
+    def vote(self, iou_threshold: float, skip_threshold: float, conf_type: str, groups: Groups) -> None:
+        """Fusion whatever the labels, of which each group then elects one; arguments as for `fuse`."""
+        from harness.detection.label_policies import vote_photos
+        from harness.detection.wbf import CONF_TYPES
+
+        vote_photos(
+            self.starts,
+            self.boxes,
+            self.scores,
+            self.labels,
+            self.models,
+            self.weights,
+            float(iou_threshold),
+            float(skip_threshold),
+            CONF_TYPES.index(conf_type),
+            False,
+            groups.boxes,
+            groups.scores,
+            groups.labels,
+            groups.counts,
+        )
+
+    def fuse(
+        self, iou_threshold: float, skip_threshold: float, conf_type: str, overflows: bool, groups: Groups
+    ) -> None:
         """Weighted boxes fusion of each photo; arguments as for `harness.detection.fusion.weighted_boxes_fusion`.
 
         Where every box of a group has score 0, the group's box is no number, as ensemble-boxes makes it.
         """
         from harness.detection.wbf import CONF_TYPES, fuse_photos
 
-        size, num_photos = len(self.scores), len(self.starts) - 1
-        groups = Groups(np.empty((size, 4)), np.empty(size), np.empty(size, np.int64), np.zeros(num_photos, np.int64))
-        is_tied = np.zeros(num_photos, np.bool_)
+        is_tied = np.zeros(len(self.starts) - 1, np.bool_)
         chosen = CONF_TYPES.index(conf_type)
         fuse_photos(
             self.starts,
@@ -72,7 +133,6 @@ class Pile:
         )
         for photo in np.flatnonzero(is_tied).tolist():
             self._fuse_tied(photo, float(iou_threshold), skip_threshold, chosen, overflows, groups)
-        return groups
 
     def _fuse_tied(
         self, photo: int, iou_threshold: float, skip_threshold: float, conf_type: int, overflows: bool, groups: Groups

@@ -12,15 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.detection.recipes import Augmentation
+from harness.detection.settings import Augmentation
 
 Photo = NDArray[np.uint8]
 Polygon = NDArray[np.float64]
 
-_MULTIPLE_PX = 32
+MULTIPLE_PX = 32
 """Sides of the input are multiples of this: the coarsest of the networks' first strides."""
 
-_SMALLEST_PX = 2.0
+SMALLEST_PX = 2.0
 """A box that cropping leaves narrower than this is dropped."""
 
 _SMALLEST_PART = 0.3
@@ -59,7 +59,7 @@ def fitted_size_wh(size_wh: tuple[int, int], input_px: tuple[int, int]) -> tuple
 
 def canvas_hw(size_wh: tuple[int, int], input_px: tuple[int, int]) -> tuple[int, int]:
     """Height and width of the network's input for a training photo: one for upright ones, one for the others."""
-    long_px, short_px = (-(-side // _MULTIPLE_PX) * _MULTIPLE_PX for side in input_px)
+    long_px, short_px = (-(-side // MULTIPLE_PX) * MULTIPLE_PX for side in input_px)
     width, height = size_wh
     return (long_px, short_px) if height > width else (short_px, long_px)
 
@@ -80,7 +80,7 @@ def snug_canvas_hw(photo: Photo) -> tuple[int, int]:
     takes 19 % fewer pixels than on the canvas of training.
     """
     height, width = photo.shape[:2]
-    return -(-height // _MULTIPLE_PX) * _MULTIPLE_PX, -(-width // _MULTIPLE_PX) * _MULTIPLE_PX
+    return -(-height // MULTIPLE_PX) * MULTIPLE_PX, -(-width // MULTIPLE_PX) * MULTIPLE_PX
 
 
 def laid_snugly(photo: Photo, padding_rgb: tuple[int, int, int]) -> Photo:
@@ -160,7 +160,7 @@ def _moved_boxes(
     matrix: NDArray[np.float64],
     shape_hw: tuple[int, int],
     smallest_part: float = _SMALLEST_PART,
-    smallest_px: float = _SMALLEST_PX,
+    smallest_px: float = SMALLEST_PX,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     corners = _moved_points(boxes_xyxy.reshape(-1, 2), matrix).reshape(-1, 2, 2)
     whole = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)

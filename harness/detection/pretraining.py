@@ -27,9 +27,12 @@ from torch.utils.data import DataLoader, Dataset
 from harness.artifacts import file_sha256
 from harness.cards import CARD_FILE, WEIGHTS_FILE, TrainedOn, write_text
 from harness.data.photos import decode_rgb
-from harness.detection.bridge import Network, load_model_config, merged
+from harness.detection.bridge import Network
+from harness.detection.configs import load_model_config, merged
+from harness.detection.dataset import has_area
 from harness.detection.module import learning_rate_factor, make_optimiser, unfreeze
-from harness.detection.recipes import DetectorScale, Optimiser, Pretraining
+from harness.detection.recipes import DetectorScale
+from harness.detection.settings import Optimiser, Pretraining
 from harness.fitting import FitSettings, StepSampler, fit, shuffled_batches, step_seed
 from harness.types import CATEGORIES, Floats, Ints, Split
 
@@ -180,7 +183,7 @@ class Crops(Dataset[tuple[NDArray[np.uint8], int]]):
         self, split: Split, image_ids: Ints, crop_px: int, seed: int, padding_rgb: tuple[int, int, int]
     ) -> None:
         assert split.items is not None
-        items = split.items.take(np.isin(split.items.image_ids, image_ids))
+        items = split.items.take(np.isin(split.items.image_ids, image_ids) & has_area(split.items))
         self._crop_px, self._seed = crop_px, seed
         self._kept_px = round(crop_px * _SLACK)
         self._crops = np.empty((len(items), self._kept_px, self._kept_px, 3), np.uint8)

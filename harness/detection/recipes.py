@@ -2,105 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from harness.detection.settings import Augmentation, Fraction, Frozen, Optimiser, Pretraining, Published
 from harness.types import InputError
 
 ScaleName = Literal["full", "tiny"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,99}")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Published(_Frozen):
-    """Box AP that a paper reports, in [0, 1]; never mixed with measured figures."""
-
-    ap: Fraction
-    ap50: Fraction
-    ap75: Fraction
-    ap_small: Fraction
-    ap_medium: Fraction
-    ap_large: Fraction
-
-
-class Optimiser(_Frozen):
-    """Which optimiser, with its settings at the recipe's batch size.
-
-    Attributes:
-        kind: ``sgd`` or ``adamw``.
-        learning_rate: at the end of the warm-up.
-        weight_decay: as torch has it.
-        momentum: of SGD.
-        backbone_factor: the backbone learns at this fraction of the rate.
-    """
-
-    kind: Literal["sgd", "adamw"]
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    momentum: Fraction = 0.9
-    backbone_factor: float = Field(default=1.0, gt=0)
-
-
-class Augmentation(_Frozen):
-    """Random changes to training photos; the defaults change nothing.
-
-    Attributes:
-        flip: probability of a left-right flip.
-        zoom: smallest and largest factor of size, drawn log-uniformly.
-        shift: place the photo anywhere in the input (larger ones are cropped) instead of top left.
-        brightness: largest change of brightness, as a fraction of the range.
-        contrast: largest relative change of contrast.
-        colour: largest relative change of each channel, and of saturation.
-    """
-
-    flip: Fraction = 0.0
-    zoom: tuple[float, float] = (1.0, 1.0)
-    shift: bool = False
-    brightness: Fraction = 0.0
-    contrast: Fraction = 0.0
-    colour: Fraction = 0.0
-
-    @model_validator(mode="after")
-    def _zoom_ascends(self) -> Self:
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"zoom: expected 0 < smallest <= largest, got {list(self.zoom)}")
-        return self
-
-
-class Pretraining(_Frozen):
-    """Teach the backbone to classify crops of garments first, where the user gives no initial weights.
-
-    Attributes:
-        num_steps: optimiser steps.
-        batch_size: crops a step.
-        crop_px: side of the square crops.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-    """
-
-    num_steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    crop_px: int = Field(ge=32)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-
-
-class DetectorScale(_Frozen):
+class DetectorScale(Frozen):
     """One size at which a detector is trained and used.
 
     Attributes:
-        config: path of a config inside the mmdet wheel.
+        config: path of a config inside the mmdet wheel, or of a file; empty where `model` is the whole.
         choice: what was chosen where the paper says nothing.
         model: laid over the config's ``model``.
+        coco_weights: address or path of a checkpoint for ``--init-from coco``; None for that of mmdet's model zoo.
         input_px: longest and shortest side that a photo is resized to fit, its aspect kept.
         batch_size: photos a step, over all devices.
         num_steps: optimiser steps; or `num_epochs`, one of the two.
@@ -111,7 +37,10 @@ class DetectorScale(_Frozen):
         milestones: fractions of all steps.
         gradient_clip: largest norm of the gradient; None for no clipping.
         optimiser: see `Optimiser`.
-        augmentation: see `Augmentation`.
+        augmentation: see `Augmentation`; for recipes without `transforms`.
+        transforms: mmdet's transforms of a training photo, each with its ``type``, from the decoded photo to the
+            network's input; photos are padded to multiples of 32 afterwards. None lays photos into `input_px`
+            with the changes of `augmentation`.
         pretraining: see `Pretraining`; None begins with random weights.
         score_threshold: boxes of a lower score are not reported.
         max_per_image: most boxes a photo.
@@ -124,6 +53,7 @@ class DetectorScale(_Frozen):
     config: str
     choice: str | None = None
     model: Mapping[str, Any] = Field(default_factory=dict)
+    coco_weights: str | None = None
     input_px: tuple[int, int]
     batch_size: int = Field(ge=1)
     num_steps: int | None = Field(default=None, ge=1)
@@ -135,6 +65,7 @@ class DetectorScale(_Frozen):
     gradient_clip: float | None = Field(default=None, gt=0)
     optimiser: Optimiser
     augmentation: Augmentation = Augmentation()
+    transforms: tuple[Mapping[str, Any], ...] | None = None
     pretraining: Pretraining | None = None
     score_threshold: Fraction
     max_per_image: int = Field(ge=1)
@@ -159,14 +90,58 @@ class DetectorScale(_Frozen):
         assert self.num_epochs is not None
         return max(1, round(self.num_epochs * num_photos / self.batch_size))
 
+    def with_batch_size(self, batch_size: int) -> DetectorScale:
+        """The same training in other steps: as many photos in all, the learning rate in proportion (Goyal et al. 2017).
 
-class DetectorRecipe(_Frozen):
-    """One detector: its name in the ensemble language, the paper's figures, and its two scales."""
+        Args:
+            batch_size: photos a step, over all devices.
+        """
+        factor = batch_size / self.batch_size
+        rate = self.optimiser.learning_rate * factor
+        steps = None if self.num_steps is None else max(1, round(self.num_steps / factor))
+        optimiser = self.optimiser.model_copy(update={"learning_rate": rate})
+        return self.model_copy(update={"batch_size": batch_size, "optimiser": optimiser, "num_steps": steps})
+
+    def with_input(self, input_px: tuple[int, int]) -> DetectorScale:
+        """The same training on photos of another size; the sizes in `transforms` change in proportion.
+
+        Args:
+            input_px: longest and shortest side.
+
+        Raises:
+            InputError: not two sides of at least 32, the longest first.
+        """
+        if not 32 <= input_px[1] <= input_px[0]:
+            told = "x".join(map(str, input_px))
+            raise InputError(f"--input {told}: expected LONGESTxSHORTEST of at least 32 pixels, such as 800x480")
+        factor = input_px[0] / self.input_px[0]
+        steps = None if self.transforms is None else tuple(_resized(step, factor) for step in self.transforms)
+        return self.model_copy(update={"input_px": input_px, "transforms": steps})
+
+
+_SIZES = ("scale", "scales", "img_scale", "crop_size", "size")
+"""Arguments of mmdet's transforms that are pixels of the network's input."""
+
+
+def _resized(node: Any, factor: float, is_size: bool = False) -> Any:
+    if isinstance(node, Mapping):  # a dict of one key may stand for a tuple
+        return {
+            key: _resized(value, factor, key in _SIZES or (is_size and key == "_tuple_")) for key, value in node.items()
+        }
+    if isinstance(node, list | tuple):
+        return [_resized(value, factor, is_size) for value in node]
+    if is_size and isinstance(node, int) and not isinstance(node, bool):
+        return max(1, round(node * factor))
+    return node
+
+
+class DetectorRecipe(Frozen):
+    """One detector: its name in the ensemble language, the paper's figures, and its scales."""
 
     name: str
     published: Published | None = None
     full: DetectorScale
-    tiny: DetectorScale
+    tiny: DetectorScale | None = None
 
     def at(self, scale: str) -> DetectorScale:
         """The settings at a scale.
@@ -174,11 +149,17 @@ class DetectorRecipe(_Frozen):
         Raises:
             InputError: there is no such scale.
         """
-        if scale == "full":
-            return self.full
-        if scale == "tiny":
-            return self.tiny
-        raise InputError(f"scale {scale!r} of detector {self.name}: there are 'full' and 'tiny'")
+        scales = {"full": self.full} | ({} if self.tiny is None else {"tiny": self.tiny})
+        if scale not in scales:
+            there = " and ".join(repr(name) for name in scales)
+            raise InputError(
+                f"scale {scale!r} of detector {self.name}: there {'are' if len(scales) > 1 else 'is'} {there}"
+            )
+        return scales[scale]
+
+    def changed(self, scale: str, settings: DetectorScale) -> DetectorRecipe:
+        """The recipe with other settings at a scale."""
+        return self.model_copy(update={scale: settings})
 
 
 def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,12 +171,21 @@ def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def parse_recipes(text: str, where: str) -> dict[str, DetectorRecipe]:
+def _length_of_its_own(entry: Mapping[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the default length where the entry counts in the other unit."""
+    for given, other in (("num_steps", "num_epochs"), ("num_epochs", "num_steps")):
+        if given in entry and other not in entry:
+            settings.pop(other, None)
+    return settings
+
+
+def parse_recipes(text: str, where: str, base: Mapping[str, Any] | None = None) -> dict[str, DetectorRecipe]:
     """Recipes from the text of a TOML file of the form of ``detectors.toml``.
 
     Args:
         text: the TOML.
         where: the file's name, for messages.
+        base: defaults by scale, under the file's own.
 
     Raises:
         InputError: not TOML, or a recipe has an unknown, missing or impossible value.
@@ -207,10 +197,13 @@ def parse_recipes(text: str, where: str) -> dict[str, DetectorRecipe]:
     unknown = sorted(set(table) - {"defaults", "detectors"})
     if unknown:
         raise InputError(f"{where}: unknown table {unknown[0]!r}; there are 'defaults' and 'detectors'")
-    defaults = table.get("defaults", {})
+    defaults = _laid_over(base or {}, table.get("defaults", {}))
     recipes = {}
     for name, entry in table.get("detectors", {}).items():
-        scales = {scale: _laid_over(defaults.get(scale, {}), entry.get(scale, {})) for scale in ("full", "tiny")}
+        given = {scale: entry[scale] for scale in ("full", "tiny") if scale in entry}
+        scales = {
+            scale: _length_of_its_own(some, _laid_over(defaults.get(scale, {}), some)) for scale, some in given.items()
+        }
         try:
             recipes[name] = DetectorRecipe.model_validate({"name": name, **entry, **scales})
         except ValidationError as error:
@@ -222,25 +215,64 @@ def parse_recipes(text: str, where: str) -> dict[str, DetectorRecipe]:
 
 @cache
 def _shipped() -> dict[str, DetectorRecipe]:
-    text = resources.files("harness.detection").joinpath("detectors.toml").read_text(encoding="utf-8")
-    return parse_recipes(text, "detectors.toml")
+    return parse_recipes(_shipped_text(), "detectors.toml")
+
+
+def _shipped_text() -> str:
+    return resources.files("harness.detection").joinpath("detectors.toml").read_text(encoding="utf-8")
+
+
+def default_scale() -> dict[str, Any]:
+    """``[defaults.full]`` of ``detectors.toml``."""
+    return dict(tomllib.loads(_shipped_text())["defaults"]["full"])
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that a detector of the user's cannot have.
+
+    Raises:
+        InputError: other characters than letters, digits and ``_ . -``, or the name means something else already.
+    """
+    taken = {one.lower() for one in (*_shipped(), "GT")}
+    if not _NAME.fullmatch(name) or name.lower() in taken or name.upper().startswith("WBF"):
+        raise InputError(
+            f"detector name {name!r}: expected a letter and up to 99 letters, digits, '_', '.' and '-'; GT, what "
+            f"begins with WBF and the names of the recipes ({', '.join(_shipped())}) are taken"
+        )
 
 
 def load_recipes(extra: Path | None = None) -> dict[str, DetectorRecipe]:
     """The shipped detectors in the paper's Table 5 order, then those of a file of the user's.
 
     Args:
-        extra: a TOML file of the form of ``detectors.toml``; its recipes replace shipped ones of the same name.
+        extra: a TOML file of the form of ``detectors.toml``. What it leaves out at full scale is as in the shipped
+            ``[defaults.full]``; a ``config`` may be the path of a file beside it.
 
     Raises:
-        InputError: the file is missing or wrong.
+        InputError: the file is missing or wrong, or a detector has a name that is taken.
     """
     recipes = dict(_shipped())
     if extra is not None:
         if not extra.is_file():
             raise InputError(f"{extra}: there is no such recipe file")
-        recipes.update(parse_recipes(extra.read_text(encoding="utf-8"), str(extra)))
+        try:
+            text = extra.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{extra}: cannot be read as a TOML text: {error}") from error
+        for name, recipe in parse_recipes(text, str(extra), {"full": default_scale()}).items():
+            check_name(name)
+            recipes[name] = _beside(recipe, extra.parent)
     return recipes
+
+
+def _beside(recipe: DetectorRecipe, folder: Path) -> DetectorRecipe:
+    """The recipe with configs that lie beside its file named by their whole path."""
+    for scale in ("full", "tiny"):
+        settings = getattr(recipe, scale)
+        if settings is not None and settings.config and (folder / settings.config).is_file():
+            path = str((folder / settings.config).absolute())
+            recipe = recipe.changed(scale, settings.model_copy(update={"config": path}))
+    return recipe
 
 
 def recipe_named(name: str, recipes: Mapping[str, DetectorRecipe] | None = None) -> DetectorRecipe:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from harness.detection.wbf import sort_rows
+from harness.detection.row_order import sort_rows
 from harness.types import Floats, Ints
 
 
@@ -19,10 +19,11 @@ from harness.types import Floats, Ints
 def gather(
     starts: Ints,
     rows: Ints,
+    first_row: int,
     boxes_xyxy: Floats,
     scores: Floats,
     labels: Ints,
-    models: Ints,
+    model: int,
     sizes_wh: Floats,
     tolerance_px: float,
     out_boxes: Floats,
@@ -30,18 +31,19 @@ def gather(
     out_labels: Ints,
     out_models: Ints,
 ) -> int:
-    """Bring boxes into the order of their photos and into units of these; what sticks out a little is cut.
+    """Bring a detector's boxes to their places and into units of their photos; what sticks out a little is cut.
 
     Args:
         starts: (P + 1,) int64, photo p has the places ``starts[p]`` to ``starts[p + 1]``.
-        rows: (N,) int64, the row of the box at each place.
+        rows: (N,) int64, the row of the box at each place, all detectors counted through.
+        first_row: where the detector's R rows begin.
         boxes_xyxy: (R, 4) float64, pixels.
         scores: (R,) float64.
         labels: (R,) int64.
-        models: (R,) int64.
+        model: the detector's number.
         sizes_wh: (P, 2) float64, pixels.
         tolerance_px: by how much a box may stick out.
-        out_boxes: (N, 4) float64, is filled, and so are the others.
+        out_boxes: (N, 4) float64, is filled at the places of this detector, and so are the others.
         out_scores: (N,) float64.
         out_labels: (N,) int64.
         out_models: (N,) int64.
@@ -51,13 +53,15 @@ def gather(
     """
     for photo in range(len(starts) - 1):
         for place in range(starts[photo], starts[photo + 1]):
-            row = rows[place]
+            row = rows[place] - first_row
+            if row < 0 or row >= len(scores):
+                continue
             for side in range(4):
                 value, end = boxes_xyxy[row, side], sizes_wh[photo, side % 2]
                 if not -tolerance_px <= value <= end + tolerance_px:
                     return place
                 out_boxes[place, side] = min(max(value / end, 0.0), 1.0)
-            out_scores[place], out_labels[place], out_models[place] = scores[row], labels[row], models[row]
+            out_scores[place], out_labels[place], out_models[place] = scores[row], labels[row], model
     return -1
 
 

@@ -12,7 +12,7 @@ from harness.cards import finish, prepare
 from harness.detection.card import DetectorCard, DetectorPlan
 from harness.detection.recipes import DetectorRecipe
 from harness.fitting import LAST_CHECKPOINT, FitSettings, StepSampler, fit, shuffled_batches
-from harness.types import InputError, Ints, Split
+from harness.types import Ints, Split
 
 if TYPE_CHECKING:
     from harness.detection.bridge import Network
@@ -31,7 +31,7 @@ def train(
     *,
     seed: int,
     num_steps: int | None = None,
-    init_from: Path | None = None,
+    init_from: Path | str | None = None,
     force: bool = False,
     precision: str | None = None,
     devices: int = 0,
@@ -51,9 +51,11 @@ def train(
         out_dir: the model's folder.
         seed: of weights, data order and augmentation.
         num_steps: optimiser steps; None takes the recipe's.
-        init_from: weights to begin with: an mmdet checkpoint, or a torchvision backbone's state
-            dict. None begins with a backbone that is trained on crops first, where the recipe says
-            so (shared by the detectors beside ``out_dir``), else with random weights; nothing is frozen then.
+        init_from: weights to begin with: ``coco`` (the model zoo's checkpoint of the recipe's config), ``imagenet``
+            (the backbone that the config names), or a path: an mmdet checkpoint, or a torchvision backbone's state
+            dict. ``none`` begins with random weights. None does so too, unless the recipe trains a backbone on
+            crops first (shared by the detectors beside ``out_dir``). Random weights are all free to learn; from a
+            checkpoint, what the config freezes stays frozen.
         force: throw away what is in the folder.
         precision: Lightning's precision string; None takes the recipe's on a GPU and 32 bits on a CPU.
         devices: GPUs a node, 0 for all; a step's photos are shared out among them.
@@ -70,31 +72,33 @@ def train(
     """
     import torch
 
-    from harness.detection.dataset import DetectionDataset, photos_with_items
+    from harness.detection.config_recipes import self_contained
+    from harness.detection.dataset import DetectionDataset, num_without_area, photos_with_items
+    from harness.detection.initial_weights import find
     from harness.detection.module import DetectorModule, unfreeze
 
     began = time.perf_counter()
     shown = photos_with_items(split, image_ids)
-    plan = DetectorPlan.of(recipe, scale, split, shown, seed, num_steps)
-    if init_from is not None:
-        if not init_from.is_file():
-            raise InputError(
-                f"{init_from}: there are no initial weights; give an mmdet checkpoint (.pth) or a torchvision "
-                "backbone's state dict, or leave them out to begin with random weights"
-            )
-        plan = plan.model_copy(update={"init_from_sha256": file_sha256(init_from)})
+    settings = self_contained(recipe.at(scale))
+    if init_from == "none":
+        settings = settings.model_copy(update={"pretraining": None})
+    begin_with = None if init_from in (None, "none") else find(str(init_from), settings)
+    settings = settings.model_copy(update={"coco_weights": None})  # the plan names what was taken by its hash
+    plan = DetectorPlan.of(recipe.changed(scale, settings), scale, split, shown, seed, num_steps)
+    if begin_with is not None:
+        plan = plan.model_copy(update={"init_from_sha256": file_sha256(begin_with)})
     done = prepare(out_dir, plan, DetectorCard, force=force)
     if done is not None:
         return done
     settings = plan.recipe
-    begin_with = init_from
+    given = begin_with
     goes_on = (out_dir / LAST_CHECKPOINT).is_file()  # then every weight comes from there
-    if init_from is None and settings.pretraining is not None and not goes_on:
+    if given is None and settings.pretraining is not None and not goes_on:
         from harness.detection.pretraining import pretrained_backbone
 
         begin_with = pretrained_backbone(settings, split, shown, out_dir.parent / BACKBONES_FOLDER, seed)
     network = fresh_network(plan, begin_with)
-    if init_from is None:
+    if given is None:
         unfreeze(network)
     dataset = DetectionDataset(split, shown, settings, seed, network.padding_rgb, network.learns_masks)
     module = DetectorModule(network, settings, seed, plan.num_steps)
@@ -144,6 +148,9 @@ def train(
         network.model.state_dict(),
         time.perf_counter() - began,
         resumed_at=first_steps[0],
+        initial_weights=None if given is None else given.name,
+        left_as_drawn=() if given is None else network.left_as_drawn,
+        items_without_area=num_without_area(split, shown),
         versions={"mmdet operators": provide_operators()},
     )
 
@@ -157,37 +164,12 @@ def fresh_network(plan: DetectorPlan, init_from: Path | None) -> Network:
     import torch
 
     from harness.detection.bridge import Network
+    from harness.detection.initial_weights import take_over
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         network = Network(plan.recipe.config, plan.recipe.model)
         network.initialise()
     if init_from is not None:
-        _take_over(network, init_from)
+        network.left_as_drawn = take_over(network, init_from)
     return network
-
-
-def _take_over(network: Network, init_from: Path) -> None:
-    import pickle
-
-    import torch
-
-    try:
-        loaded = torch.load(init_from, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        why = str(error).splitlines()[0]  # torch goes on for a page
-        raise InputError(f"{init_from}: cannot be read as a state dict of tensors: {why}") from error
-    given = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    own = network.model.state_dict()
-    if not any(name.startswith("backbone.") for name in given):
-        given = {f"backbone.{name}": value for name, value in given.items()}
-    # The class layers of other data sets have other shapes; they stay as they were drawn.
-    fitting = {name: v for name, v in given.items() if name in own and own[name].shape == v.shape}
-    num_backbone = sum(name.startswith("backbone.") and not name.endswith("num_batches_tracked") for name in own)
-    taken = sum(name.startswith("backbone.") and not name.endswith("num_batches_tracked") for name in fitting)
-    if taken < num_backbone:
-        raise InputError(
-            f"{init_from}: fits {taken} of the backbone's {num_backbone} tensors; these weights are of another "
-            "architecture than the recipe's"
-        )
-    network.model.load_state_dict({**own, **fitting})

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from harness.detection.row_order import sort_rows
 from harness.types import Bools, Floats, Ints
 
 CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
@@ -23,9 +24,8 @@ CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 
 _AVG, _MAX, _BOX_AND_MODEL, _ABSENT_MODEL = range(4)
 
-_COLUMNS = 14
-_RUN = 32
-"""Boxes up to which insertion sorts faster than merging."""
+COLUMNS = 14
+"""Rows of the table of groups that `fuse_label` works on."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -73,35 +73,38 @@ def fuse_photos(
     rows = np.empty(longest, np.int64)
     space = np.empty(longest, np.int64)
     weighted = np.empty(longest, np.float64)
-    is_done = np.empty(longest, np.bool_)
-    groups = np.empty((_COLUMNS, longest), np.float64)
+    waiting = np.empty(longest, np.int64)
+    groups = np.empty((COLUMNS, longest), np.float64)
     has_model = np.empty((longest, len(weights)), np.bool_)
     for photo in range(len(starts) - 1):
         start, end = starts[photo], starts[photo + 1]
         out_counts[photo] = 0
         is_tied[photo] = False
+        num_waiting = 0
         for place in range(end - start):
             row = start + place
             area = (boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1])
-            is_done[place] = scores[row] < skip_threshold or area == 0.0
             weighted[place] = scores[row] * weights[models[row]]
+            waiting[num_waiting] = place
+            num_waiting += scores[row] >= skip_threshold and area != 0.0
         first_group = start
-        for place in range(end - start):
-            if is_done[place]:
-                continue
-            label = labels[start + place]
-            count = 0
-            for other in range(place, end - start):
-                if labels[start + other] == label and not is_done[other]:
-                    is_done[other] = True
-                    rows[count] = other
-                    count += 1
+        while num_waiting > 0:
+            label = labels[start + waiting[0]]
+            count, num_others = 0, 0
+            # Each is written to both lists, and stays in one: so the processor need not guess which.
+            for number in range(num_waiting):
+                place = waiting[number]
+                is_label = labels[start + place] == label
+                rows[count], waiting[num_others] = place, place
+                count += is_label
+                num_others += not is_label
+            num_waiting = num_others
             if sort_rows(rows, weighted, count, space):
                 is_tied[photo] = True
                 break
-            first_group = _fuse_label(
+            first_group = fuse_label(
                 start, rows, count, weighted, boxes, models, weights, iou_threshold, conf_type, overflows,
-                groups, has_model, first_group, label, out_boxes, out_scores, out_labels,
+                groups, has_model, first_group, label, out_boxes, out_scores, out_labels, space,
             )  # fmt: skip
         if not is_tied[photo]:
             out_counts[photo] = first_group - start
@@ -143,54 +146,21 @@ def fuse_ordered(
     Returns:
         The number of groups.
     """
-    groups = np.empty((_COLUMNS, len(rows)), np.float64)
+    groups = np.empty((COLUMNS, len(rows)), np.float64)
     has_model = np.empty((len(rows), len(weights)), np.bool_)
+    group_of = np.empty(len(rows), np.int64)
     first_group = 0
     for number in range(len(bounds) - 1):
         part = rows[bounds[number] : bounds[number + 1]]
-        first_group = _fuse_label(
+        first_group = fuse_label(
             0, part, len(part), weighted, boxes, models, weights, iou_threshold, conf_type, overflows,
-            groups, has_model, first_group, labels[part[0]], out_boxes, out_scores, out_labels,
+            groups, has_model, first_group, labels[part[0]], out_boxes, out_scores, out_labels, group_of,
         )  # fmt: skip
     return first_group
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def sort_rows(rows: Ints, keys: Floats, count: int, space: Ints) -> bool:
-    """Put the first ``count`` rows in descending order of their keys, equal ones as they were; True if any are."""
-    for low in range(0, count, _RUN):
-        for place in range(low + 1, min(low + _RUN, count)):
-            row, left = rows[place], place
-            key = keys[row]
-            while left > low and keys[rows[left - 1]] < key:
-                rows[left] = rows[left - 1]
-                left -= 1
-            rows[left] = row
-    source, target = rows, space
-    width = _RUN
-    while width < count:
-        for low in range(0, count, 2 * width):
-            middle, high = min(low + width, count), min(low + 2 * width, count)
-            left, right = low, middle
-            for place in range(low, high):
-                if left < middle and (right >= high or keys[source[left]] >= keys[source[right]]):
-                    target[place] = source[left]
-                    left += 1
-                else:
-                    target[place] = source[right]
-                    right += 1
-        source, target = target, source
-        width *= 2
-    tied = False
-    for place in range(count):
-        rows[place] = source[place]
-        if place > 0:
-            tied |= keys[source[place]] == keys[source[place - 1]]
-    return tied
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _fuse_label(
+def fuse_label(
     start: int,
     rows: Ints,
     count: int,
@@ -208,12 +178,13 @@ def _fuse_label(
     out_boxes: Floats,
     out_scores: Floats,
     out_labels: Ints,
+    group_of: Ints,
 ) -> int:
-    """Group the boxes of one label, write the groups from ``first_group`` on, and return where they end.
+    """Group boxes, write the groups from ``first_group`` on with the label given, and return where they end.
 
     The rows of ``groups`` are, for each group, its box, the area of that, the sums of weighted coordinates (single
     precision), of weighted scores and of weights, the largest weighted score, the number of boxes, and the overlap with
-    the box at hand.
+    the box at hand. ``group_of`` (count,) is filled with the group of each box, from 0.
     """
     gx1, gy1, gx2, gy2, areas = groups[0], groups[1], groups[2], groups[3], groups[4]
     sum_x1, sum_y1, sum_x2, sum_y2 = groups[5], groups[6], groups[7], groups[8]
@@ -248,6 +219,7 @@ def _fuse_label(
         if best < 0:
             best = num_groups
             num_groups += 1
+            group_of[number] = best
             gx1[best], gy1[best], gx2[best], gy2[best], areas[best] = x1, y1, x2, y2, area
             sum_x1[best], sum_y1[best] = np.float32(score * x1), np.float32(score * y1)
             sum_x2[best], sum_y2[best] = np.float32(score * x2), np.float32(score * y2)
@@ -255,6 +227,7 @@ def _fuse_label(
             for other in range(len(weights)):
                 has_model[best, other] = other == model
             continue
+        group_of[number] = best
         sum_x1[best], sum_y1[best] = np.float32(sum_x1[best] + score * x1), np.float32(sum_y1[best] + score * y1)
         sum_x2[best], sum_y2[best] = np.float32(sum_x2[best] + score * x2), np.float32(sum_y2[best] + score * y2)
         confidences[best] += score

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.fitting import write_progress
-from harness.jobs import box_ap_of, fit_fusion, held_out_pairs, score
+from harness.fusion_lab import fit_fusion, held_out_pairs
+from harness.jobs import box_ap_of, score
 from harness.pipeline import HISTOGRAM, Pipeline, Scored
 from harness.progress import Reporter
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, BoxSource, Ensemble, Member
@@ -22,6 +23,10 @@ from harness.workplace import ModelKind, Workplace
 
 ENSEMBLE = "ensemble"
 """The key of all models together in the results."""
+
+
+FIT_BOXES_PER_PHOTO = 8
+"""Of each detector, as many boxes a photo take part in the search for the fusion's settings."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ def quickstart(work: Workplace, settings: QuickstartSettings, report: Reporter) 
                 held,
                 num_trials=settings.fusion_trials,
                 seed=settings.seed,
+                boxes_per_photo=FIT_BOXES_PER_PHOTO,
                 max_per_image=settings.boxes_per_photo,
             )
             clock.count = settings.fusion_trials * len(fitted)
@@ -235,7 +241,7 @@ def _detect_side_by_side(
 def _measure_boxes(pipeline: Pipeline, result: QuickstartResult) -> None:
     sources = [*PAPER_DETECTORS, *(f"WBF_{n}" for n in range(1, len(PAPER_DETECTORS) + 1))]
     for name in sources:
-        ap = box_ap_of(pipeline, name)
+        ap = box_ap_of(pipeline, BoxSource(name))
         assert ap is not None, "a rendered validation split has annotations"
         result.box_ap[name] = ap
         result.num_boxes[name] = len(pipeline.boxes(BoxSource(name)).detections)

@@ -43,10 +43,36 @@ def average_precision(truth: Items, detections: Detections, min_iou: float, max_
     return float(np.mean(averages))
 
 
+def hits(truth: Items, detections: Detections, min_iou: float = 0.5) -> Bools:
+    """Which boxes are right: those that COCO's matching gives an item of their photo and category.
+
+    The best-scored box chooses first, of equal scores the earlier row, and takes the item still free that it overlaps
+    most; so of two boxes on one item at most one is right.
+
+    Args:
+        truth: annotated items of the photos.
+        detections: boxes of the same photos, in any order.
+        min_iou: in (0, 1), the overlap that a match needs.
+
+    Returns:
+        (N,) bool, in the order of the boxes.
+
+    Source: pycocotools 2.0.11, ``evaluateImg``.
+    """
+    order = _order(detections)
+    is_hit = np.zeros(len(detections), np.bool_)
+    is_hit[order] = _matches(truth, detections.take(order), min_iou)
+    return is_hit
+
+
+def _order(detections: Detections) -> Ints:
+    """By photo, category and descending score."""
+    return np.lexsort((-detections.scores, detections.category_ids, detections.image_ids))
+
+
 def _best_first(detections: Detections, max_detections: int) -> Detections:
     """Ordered by photo, category and descending score, at most so many of each photo and category."""
-    order = np.lexsort((-detections.scores, detections.category_ids, detections.image_ids))
-    detections = detections.take(order)
+    detections = detections.take(_order(detections))
     groups = common_codes((detections.image_ids, detections.category_ids))[0]
     starts = first_of_group(groups)
     place = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))

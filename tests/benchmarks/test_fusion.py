@@ -74,3 +74,11 @@ def test_baseline_ensemble_boxes_20_photos(benchmark, photos) -> None:
 def test_whole_split_400_photos(benchmark, detections, num_threads) -> None:
     sizes = dict.fromkeys(range(1, MANY + 1), (SIDE_PX, SIDE_PX))
     assert len(benchmark(fuse, detections, sizes, FusionSettings(), num_threads=num_threads)) > MANY
+
+
+@pytest.mark.benchmark(group="weighted boxes fusion, 5 x 100 boxes a photo")
+@pytest.mark.parametrize("label_policy", ["best", "vote"])
+def test_whole_split_400_photos_by_label_policy(benchmark, detections, label_policy) -> None:
+    sizes = dict.fromkeys(range(1, MANY + 1), (SIDE_PX, SIDE_PX))
+    settings = FusionSettings(label_policy=label_policy)
+    assert len(benchmark(fuse, detections, sizes, settings, num_threads=1)) > MANY

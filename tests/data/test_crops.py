@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.crops import crop
+from harness.data.crops import crop, window
 
 RAMP_HW3 = np.dstack([np.tile(np.arange(12, dtype=np.uint8) * 20, (10, 1))] * 3)
 RAMP_HW3[..., 1] = np.arange(10, dtype=np.uint8)[:, None] * 25
@@ -79,3 +79,23 @@ def test_a_valid_crop_always_comes_back(
 def test_nonsense_is_refused(box: list[float], size: tuple[int, int], margin: float) -> None:
     with pytest.raises(ValueError, match="expected"):
         crop(RAMP_HW3, box, size, margin)
+
+
+@given(
+    numbers=st.lists(st.floats(-30, 90), min_size=8, max_size=8),
+    width=st.integers(1, 60),
+    height=st.integers(1, 60),
+    margin=st.floats(0, 1),
+)
+def test_boxes_of_one_window_have_one_crop(numbers: list[float], width: int, height: int, margin: float) -> None:
+    photo = np.arange(width * height * 3, dtype=np.uint32).reshape(height, width, 3).astype(np.uint8)
+    first, second = (
+        [min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in (numbers[:4], np.round(numbers[:4]).tolist())
+    )
+    windows = [window(box, (width, height), margin) for box in (first, second)]
+    left, top, right, bottom = windows[0]
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    crops = [crop(photo, box, (5, 4), margin) for box in (first, second)]
+    assert windows[0] != windows[1] or np.array_equal(*crops)
+    assert np.array_equal(crops[0], crop(photo[top:bottom, left:right], [0, 0, right - left, bottom - top], (5, 4)))

@@ -9,7 +9,8 @@ from drawn_photos import write_photos
 
 from harness.data.deepfashion2 import read_split
 from harness.detection.dataset import DetectionDataset, photos_with_items, read_polygons
-from harness.detection.recipes import Augmentation, load_recipes
+from harness.detection.recipes import load_recipes
+from harness.detection.settings import Augmentation
 from harness.types import InputError
 
 SCALE = load_recipes()["ATSS"].tiny.model_copy(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.detection.fusion import FusionSettings, fuse, keep_best, weighted_boxes_fusion
+from harness.detection.fusion import FusionSettings, fuse, weighted_boxes_fusion
 from harness.types import Detections
 
 CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
@@ -305,15 +305,3 @@ def test_a_box_that_sticks_out_by_rounding_is_cut():
 def test_settings_are_checked(wrong):
     with pytest.raises(ValidationError):
         FusionSettings(**wrong)
-
-
-def test_keep_best_breaks_ties_by_image_id_then_row():
-    boxes = found((5, 0, 0, 1, 1, 0.5, 1), (3, 0, 0, 1, 1, 0.5, 1), (3, 0, 0, 2, 2, 0.5, 1), (9, 0, 0, 1, 1, 0.9, 1))
-    assert keep_best(boxes, 2).image_ids.tolist() == [3, 9]
-    kept = keep_best(boxes, 3)
-    assert kept.image_ids.tolist() == [3, 3, 9]
-    assert len(keep_best(boxes, 99)) == 4
-    assert len(keep_best(boxes, 0)) == 0
-    assert len(keep_best(Detections.empty(), 3)) == 0
-    with pytest.raises(ValueError, match="budget"):
-        keep_best(boxes, -1)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.detection.calibration import fit_isotonic, fit_temperature
 from harness.detection.fusion import fuse
-from harness.detection.fusion_study import best_of_each_photo, fit_fusion
+from harness.detection.fusion_study import WIDE, best_of_each_photo, fit_fusion
 from harness.types import Detections, InputError
 
 SIZES = dict.fromkeys(range(1, 13), (100, 100))
@@ -40,15 +41,46 @@ def test_fusion_of_comparable_detectors_beats_the_best():
     members = [guesses(seed, 4.0) for seed in range(3)]
     fitted = fit_fusion(members, SIZES, agreement, seed=0, num_trials=8)
     assert fitted.num_trials == 8
-    assert fitted.member_ap50s == pytest.approx([agreement(one) for one in members])
-    assert fitted.ap50 > max(fitted.member_ap50s)
-    assert agreement(fuse(members, SIZES, fitted.settings)) == pytest.approx(fitted.ap50)
+    assert fitted.member_values == pytest.approx([agreement(one) for one in members])
+    assert fitted.value > max(fitted.member_values)
+    assert agreement(fuse(members, SIZES, fitted.settings)) == pytest.approx(fitted.value)
+
+
+def test_the_wide_search_reaches_everything(monkeypatch):
+    members = [guesses(seed, 4.0) for seed in range(3)]
+    hits = [one.boxes_xyxy[:, 2] > 10 for one in members]
+    calibrations = {
+        "temperature": [fit_temperature(one.scores, hit) for one, hit in zip(members, hits, strict=True)],
+        "isotonic": [fit_isotonic(one.scores, hit) for one, hit in zip(members, hits, strict=True)],
+    }
+    tried = []
+
+    def remembering(detections, sizes_wh, settings):
+        tried.append(settings)
+        return fuse(detections, sizes_wh, settings)
+
+    monkeypatch.setattr("harness.detection.fusion_study.fuse", remembering)
+    fitted = fit_fusion(
+        members, SIZES, agreement, seed=0, num_trials=40, space=WIDE, calibrations=calibrations, max_per_image=3
+    )
+    assert len(tried) == 40
+    assert fitted.settings in tried
+    assert fitted.value == pytest.approx(agreement(fuse(members, SIZES, fitted.settings)))
+    assert fitted.value >= max(fitted.member_values) - 1e-9
+    assert {settings.label_policy for settings in tried} == {"apart", "best", "vote"}
+    assert {settings.max_per_image for settings in tried} == {3}
+    kinds = {None if one.calibrations is None else one.calibrations[0].kind for one in tried}
+    assert kinds == {None, "temperature", "isotonic"}
+    assert {sum(weight > 0 for weight in one.weights) for one in tried} == {1, 2, 3}
+    # Free weights leave out others than the weakest.
+    weakest = int(np.argmin(fitted.member_values))
+    assert any(one.weights[weakest] > 0 and 0 in one.weights for one in tried)
 
 
 def test_a_hopeless_partner_is_left_out():
     members = [guesses(0, 0.5), guesses(1, 40.0), guesses(2, 40.0)]
     fitted = fit_fusion(members, SIZES, agreement, seed=0, num_trials=6)
-    assert fitted.ap50 >= max(fitted.member_ap50s) - 1e-3
+    assert fitted.value >= max(fitted.member_values) - 1e-3
 
 
 def test_the_same_seed_finds_the_same_even_when_interrupted(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.detection import placement
-from harness.detection.recipes import Augmentation
+from harness.detection.settings import Augmentation
 
 GREY = (124, 116, 104)
 

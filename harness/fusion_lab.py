@@ -1,0 +1,329 @@
+"""Fitting box fusion: settings are searched on some pairs of photos and reported on others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.cards import image_ids_sha256, write_text
+from harness.fitting import step_seed
+from harness.pipeline import HISTOGRAM, Pipeline
+from harness.spec import PAPER_DETECTORS, BoxSource, Ensemble
+from harness.types import Detections, InputError, Ints, Items, Split
+
+if TYPE_CHECKING:
+    from harness.detection.calibration import Calibration
+    from harness.detection.fusion_study import SearchSpace
+    from harness.objectives import Objective
+
+STUDIES_FOLDER = "studies"
+"""In the working folder: one SQLite file a search, from which it goes on."""
+
+HELD_OUT_SHARE = 0.1
+"""Of the training pairs, for whatever is fitted on pairs that no model was trained on."""
+
+_HIT_IOU = 0.5
+"""A box that overlaps a garment of its category by this much is a hit, for the calibration of scores."""
+
+
+@dataclass(frozen=True)
+class FusionFit:
+    """The settings that a search found for one fusion, and what they are worth.
+
+    Attributes:
+        settings: of the fusion, as JSON values.
+        objective: what was searched for.
+        value: of the settings, on the photos of the search.
+        member_values: detector -> the objective of its boxes alone, on the same photos.
+        num_trials: settings tried.
+        num_photos: of the search.
+        fitted_on: split, fingerprint and photos of the search.
+        report: on photos that the search did not see: how many, and the objective of the best member, of the default
+            settings and of these; empty without such photos.
+    """
+
+    settings: dict[str, Any]
+    objective: str
+    value: float
+    member_values: dict[str, float]
+    num_trials: int
+    num_photos: int
+    fitted_on: dict[str, Any]
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def held_out_pairs(split: Split) -> tuple[Ints, Ints]:
+    """Photos of a training split in two parts that share no pair.
+
+    Args:
+        split: an annotated split.
+
+    Returns:
+        Ids of the photos to train on, and of the held-out ones (`HELD_OUT_SHARE` of the pairs, at least one). The same
+        split is always parted in the same way, so that models of different seeds leave out the same photos.
+
+    Raises:
+        InputError: the split has no annotations, or fewer than two pairs.
+    """
+    pairs = _pairs(split, split.photos.image_ids)
+    if len(pairs) < 2:
+        raise InputError(f"{split.root / split.name}: has {len(pairs)} pairs, at least 2 are needed to hold one out")
+    count = max(1, round(HELD_OUT_SHARE * len(pairs)))
+    held_ids = _photos_of(split, split.photos.image_ids, step_seed(0, 0x4E1D).permutation(pairs)[:count])
+    return np.setdiff1d(split.photos.image_ids, held_ids), held_ids
+
+
+def halves(split: Split, image_ids: Ints) -> tuple[Ints, Ints]:
+    """Photos of a split in two halves that share no pair: one to search on, one to report on.
+
+    Args:
+        split: an annotated split.
+        image_ids: (P,) which photos to part; always in the same way.
+
+    Raises:
+        InputError: the split has no annotations, or the photos are of fewer than two pairs.
+    """
+    pairs = _pairs(split, image_ids)
+    if len(pairs) < 2:
+        raise InputError(
+            f"{split.root / split.name}: {len(pairs)} pairs are there to fit and to report on, at least 2 are "
+            "needed; or fit on all there are, without a report: --no-report"
+        )
+    shuffled = step_seed(0, 0x4A1F).permutation(pairs)
+    return _photos_of(split, image_ids, shuffled[::2]), _photos_of(split, image_ids, shuffled[1::2])
+
+
+def _pairs(split: Split, image_ids: Ints) -> Ints:
+    return np.unique(_annotated(split, image_ids).pair_ids)
+
+
+def _photos_of(split: Split, image_ids: Ints, pairs: Ints) -> Ints:
+    items = _annotated(split, image_ids)
+    return np.unique(items.image_ids[np.isin(items.pair_ids, pairs)])
+
+
+def _annotated(split: Split, image_ids: Ints) -> Items:
+    if split.items is None:
+        raise InputError(f"{split.root / split.name}: has no annotations, so nothing can be fitted or trained on it")
+    return split.items.take(np.isin(split.items.image_ids, image_ids))
+
+
+def fit_fusion(
+    pipeline: Pipeline,
+    sources: Sequence[BoxSource] | None = None,
+    *,
+    num_trials: int,
+    seed: int,
+    models: Ensemble | str | None = None,
+    space: SearchSpace | None = None,
+    report_on_half: bool = False,
+    boxes_per_photo: int | None = None,
+    max_per_image: int | None = None,
+) -> dict[str, FusionFit]:
+    """Fit the settings of fusions on photos that no detector was trained on, and keep them in the working folder.
+
+    A search that was interrupted goes on at its next trial, and one that is run again with more trials goes on too.
+
+    Args:
+        pipeline: over photos that no detector was trained on.
+        sources: the fusions; None for every ``WBF_n`` whose detectors are trained.
+        num_trials: settings to try for each of them.
+        seed: of the search.
+        models: retrieval models whose Acc@10 is to become high; None for AP50.
+        space: what is searched; None for the smallest space.
+        report_on_half: search on one half of the pairs and report on the other; without it, search on all.
+        boxes_per_photo: of each detector, the best so many a photo take part in the search; None for all.
+        max_per_image: the most fused boxes a photo, put into the settings; None for no limit.
+
+    Returns:
+        The fit of each source, by its name.
+
+    Raises:
+        InputError: the split has no annotations, a model is missing, or one was trained on one of the photos.
+    """
+    split = pipeline.split
+    _annotated(split, pipeline.image_ids)
+    wanted = list(sources or _every_fusion(pipeline))
+    ensemble = pipeline.parse(models) if isinstance(models, str) else models
+    for source in wanted:
+        if source.fused is None:
+            raise InputError(f"{source}: is no fusion; name WBF_1 to WBF_{len(PAPER_DETECTORS)} or WBF(DETECTOR,…)")
+    _refuse_what_saw_the_photos(pipeline, wanted, ensemble)
+    fit_ids, report_ids = halves(split, pipeline.image_ids) if report_on_half else (pipeline.image_ids, None)
+    names = list(dict.fromkeys(name for source in wanted for name in source.detectors))
+    parts = {name: found.detections for name, found in pipeline.detections_of(names).items()}
+    sizes = pipeline.photo_sizes()
+    objectives = _objectives(pipeline, ensemble, [fit_ids, *([] if report_ids is None else [report_ids])], sizes)
+    fits: dict[str, FusionFit] = {}
+    advance = pipeline.report("fit fusion")
+    for done, source in enumerate(wanted):
+
+        def progress(trial: int, total: int, done: int = done) -> None:
+            advance(done * num_trials + min(trial, num_trials), len(wanted) * num_trials)
+
+        fits[source.name] = _fit(
+            pipeline,
+            source,
+            [_of(parts[name], fit_ids) for name in source.detectors],
+            sizes,
+            objectives[0],
+            fit_ids,
+            {
+                "seed": seed,
+                "num_trials": num_trials,
+                "space": space,
+                "boxes_per_photo": boxes_per_photo,
+                "max_per_image": max_per_image,
+                "progress": progress,
+            },
+        )
+        if report_ids is not None:
+            others = [_of(parts[name], report_ids) for name in source.detectors]
+            fits[source.name].report.update(_reported(fits[source.name], others, sizes, objectives[1], report_ids))
+        _keep(pipeline, fits)
+        advance((done + 1) * num_trials, len(wanted) * num_trials)
+    return fits
+
+
+def _every_fusion(pipeline: Pipeline) -> list[BoxSource]:
+    ready = pipeline.work.trained("detector")
+    members = list(takewhile(lambda name: name in ready, PAPER_DETECTORS)) or PAPER_DETECTORS[:1]
+    return [BoxSource(f"WBF_{count}") for count in range(1, len(members) + 1)]
+
+
+def _refuse_what_saw_the_photos(pipeline: Pipeline, sources: Sequence[BoxSource], ensemble: Ensemble | None) -> None:
+    split, hold_out = pipeline.split, " --hold-out" if pipeline.split.name == "train" else ""
+    cards = [
+        ("detector", pipeline.work.model_card("detector", name))
+        for name in dict.fromkeys(name for source in sources for name in source.detectors)
+    ]
+    if ensemble is not None:
+        cards += [("retriever", pipeline.retriever_card(member.model)) for member in ensemble.members]
+    for kind, card in cards:
+        if card.saw_any(split.name, split.fingerprint, pipeline.image_ids, split.photos.image_ids):
+            raise InputError(
+                f"{card.folder}: {card.name} may have been trained on the photos that fusion would be fitted on; "
+                f"train it without them: run.py train {kind} {card.name}{hold_out} --force"
+            )
+
+
+def _objectives(
+    pipeline: Pipeline,
+    ensemble: Ensemble | None,
+    parts: Sequence[Ints],
+    sizes_wh: Mapping[int, tuple[int, int]],
+) -> list[Objective]:
+    """One a part of the photos."""
+    from harness.objectives import BoxPrecision, CropFeatures, RetrievalAccuracy
+
+    items = [_annotated(pipeline.split, image_ids) for image_ids in parts]
+    if ensemble is None:
+        return [BoxPrecision(some, image_ids) for some, image_ids in zip(items, parts, strict=True)]
+    from harness.retrieval.embedding import Embedder, Retriever
+    from harness.retrieval.histogram import ColourHistogram
+
+    embedders: list[Embedder] = [
+        ColourHistogram() if one.model == HISTOGRAM else Retriever.load(pipeline.retriever_card(one.model).folder)
+        for one in ensemble.members
+    ]
+    name = str(ensemble).partition(" + ")[0]
+    weights = [member.weight for member in ensemble.members]
+    features = CropFeatures(embedders, pipeline.split, sizes_wh)
+    return [RetrievalAccuracy(name, some, features, weights) for some in items]
+
+
+def _fit(
+    pipeline: Pipeline,
+    source: BoxSource,
+    detections: Sequence[Detections],
+    sizes_wh: Mapping[int, tuple[int, int]],
+    objective: Objective,
+    image_ids: Ints,
+    options: dict[str, Any],
+) -> FusionFit:
+    from harness.detection.fusion_study import fit_fusion as study
+
+    items = _annotated(pipeline.split, image_ids)
+    space = options["space"]
+    kinds = [] if space is None else [kind for kind in space.calibrations if kind != "none"]
+    members = [pipeline.work.model_card("detector", name).identity for name in source.detectors]
+    facts = [source.name, objective.name, image_ids_sha256(image_ids), pipeline.split.fingerprint, *members]
+    facts += [repr({name: value for name, value in options.items() if name not in ("num_trials", "progress")})]
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    found = study(
+        detections,
+        sizes_wh,
+        objective,
+        calibrations={kind: _calibrations(kind, detections, items) for kind in kinds},
+        storage=pipeline.work.root / STUDIES_FOLDER / f"fusion-{digest[:16]}.sqlite",
+        **options,
+    )
+    return FusionFit(
+        settings=found.settings.model_dump(mode="json"),
+        objective=objective.name,
+        value=found.value,
+        member_values=dict(zip(source.detectors, found.member_values, strict=True)),
+        num_trials=found.num_trials,
+        num_photos=len(image_ids),
+        fitted_on={
+            "split": pipeline.split.name,
+            "fingerprint": pipeline.split.fingerprint,
+            "image_ids_sha256": image_ids_sha256(image_ids),
+        },
+    )
+
+
+def _calibrations(kind: str, detections: Sequence[Detections], items: Items) -> list[Calibration]:
+    """One a detector, fitted to which of its boxes are hits."""
+    from harness.detection.calibration import fit_isotonic, fit_temperature
+    from harness.scoring.matching import hits
+
+    fit = fit_isotonic if kind == "isotonic" else fit_temperature
+    return [fit(one.scores, hits(items, one, _HIT_IOU)) for one in detections]
+
+
+def _reported(
+    fit: FusionFit,
+    detections: Sequence[Detections],
+    sizes_wh: Mapping[int, tuple[int, int]],
+    objective: Objective,
+    image_ids: Ints,
+) -> dict[str, Any]:
+    """The objective of photos that the search did not see."""
+    from harness.detection.fusion import FusionSettings, fuse
+
+    best = max(fit.member_values, key=lambda name: fit.member_values[name])
+    alone = detections[list(fit.member_values).index(best)]
+    plain = fuse(detections, sizes_wh, FusionSettings(max_per_image=fit.settings["max_per_image"]))
+    fitted = fuse(detections, sizes_wh, FusionSettings(**fit.settings))
+    told: dict[str, Any] = {
+        "num_photos": len(image_ids),
+        "best_member": best,
+        "best_member_value": objective(alone),
+        "defaults": objective(plain),
+        "fitted": objective(fitted),
+    }
+    from harness.objectives import RetrievalAccuracy
+
+    if isinstance(objective, RetrievalAccuracy):
+        from harness.scoring.comparison import paired_comparison
+
+        compared = paired_comparison(objective.score(plain), objective.score(fitted), 10, ("defaults", "fitted"))
+        told |= {"num_queries": compared.num_queries, "interval": list(compared.interval), "p": compared.test.p_value}
+    return told
+
+
+def _of(detections: Detections, image_ids: Ints) -> Detections:
+    return detections.take(np.isin(detections.image_ids, image_ids))
+
+
+def _keep(pipeline: Pipeline, fits: Mapping[str, FusionFit]) -> None:
+    """Lay the fits over what the working folder holds of others."""
+    there = pipeline.work.every_fitted_fusion()
+    write_text(pipeline.work.fusion, json.dumps(there | {name: asdict(fit) for name, fit in fits.items()}, indent=1))
