@@ -103,7 +103,7 @@ class Detector:
             sizes_wh: width and height of each photo before it was fitted.
 
         Raises:
-            InputError: the network computed what is no number.
+            InputError: the network computed what is no number, or the device has too little memory.
         """
         import torch
 
@@ -115,6 +115,11 @@ class Detector:
         shapes = [(photo.shape[0], photo.shape[1]) for photo in photos]
         try:
             results = self._network.predict(torch.from_numpy(laid).to(device), shapes)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"detector {self.card.name}: {device} has too little memory for {len(photos)} photos of "
+                f"{laid.shape[2]} x {laid.shape[1]} px at once; give a smaller --batch-size"
+            ) from error
         except FloatingPointError as error:
             remedy = "use --precision bf16 or 32" if self.settings.precision == "16" else "train it again with --force"
             raise InputError(f"detector {self.card.name}: {error}; {remedy}") from error
