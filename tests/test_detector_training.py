@@ -1,7 +1,6 @@
 """A detector is judged on photos that are left for it, and whoever was chosen by photos is marked on them."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest

@@ -140,6 +140,7 @@ class Network(nn.Module):
         self.left_as_drawn: tuple[str, ...] = ()
         self.epoch = 0
         average_over_processes(self.model)
+        _cut_regions_in_32_bits(self.model)
         self.learns_masks = bool(getattr(self.model, "with_mask", False))
 
     @property
@@ -224,12 +225,10 @@ class Network(nn.Module):
     def compute_in(self, precision: Literal["32", "16", "bf16"]) -> None:
         """From now on predict in this precision, and refuse output that is not finite; for detection, not training.
 
-        Convolutions and products are computed so. What the heads say becomes float32 before boxes are made of it, and
-        features do before regions are cut out: bfloat16 tells a coordinate of 1,000 px to 4 px.
+        Convolutions and products are computed so. What the heads say becomes float32 before boxes are made of it.
         """
         from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
         from mmdet.models.roi_heads.bbox_heads import BBoxHead
-        from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
 
         self._dtype = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}[precision]
 
@@ -244,8 +243,6 @@ class Network(nn.Module):
         for part in self.model.modules():
             if isinstance(part, BaseDenseHead | BBoxHead):
                 self._hooks.append(part.register_forward_hook(told))
-            elif isinstance(part, BaseRoIExtractor):
-                self._hooks.append(part.register_forward_pre_hook(lambda _, given: _widened(given)))
 
     def limit(self, score_threshold: float, max_per_image: int) -> None:
         """Report boxes of at least this score only, and at most so many a photo."""
@@ -268,6 +265,18 @@ def _best(found: Any, most: int | None) -> Any:
     if most is None or len(found.scores) <= most:
         return found
     return found[found.scores.sort(descending=True, stable=True)[1][:most]]
+
+
+def _cut_regions_in_32_bits(model: nn.Module) -> None:
+    """Give RoIAlign features of 32 bits, in training and in detection.
+
+    mmdet rounds the regions to the type of the features, and bfloat16 tells a coordinate of 1,000 px to 4 px.
+    """
+    from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
+
+    for part in model.modules():
+        if isinstance(part, BaseRoIExtractor):
+            part.register_forward_pre_hook(lambda _, given: _widened(given))
 
 
 def _widened(value: Any) -> Any:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -108,3 +110,27 @@ def test_a_network_that_learns_masks_wants_masks():
         network.losses(torch.zeros(1, 96, 96, 3, dtype=torch.uint8), [target])
     network.only_boxes()
     assert not network.learns_masks
+
+
+def test_regions_are_not_rounded_when_a_cascade_trains_in_bfloat16(monkeypatch):
+    from harness.detection import mmcv_ops
+
+    scale = load_recipes()["CascadeMaskRCNN"].tiny
+    torch.manual_seed(0)
+    cascade = bridge.Network(scale.config, scale.model)
+    cascade.initialise()
+    seen = []
+    operator = mmcv_ops.roi_align_forward
+
+    def looking(features, rois, *rest, **more):
+        seen.append((features.dtype, rois))
+        return operator(features, rois, *rest, **more)
+
+    monkeypatch.setattr(sys.modules["mmcv.ops.roi_align"].ext_module, "roi_align_forward", looking)
+    box = torch.tensor([[20.3, 15.7, 77.1, 82.9]])
+    masks = torch.ones(1, 96, 96, dtype=torch.uint8).numpy()
+    with torch.autocast("cpu", torch.bfloat16):
+        cascade.losses(torch.zeros(1, 96, 96, 3, dtype=torch.uint8), [bridge.Targets(box, torch.tensor([3]), masks)])
+    assert {kind for kind, _ in seen} == {torch.float32}
+    # The annotated box is one of the regions that are sampled.
+    assert any((rois[:, 1:] - box).abs().max(dim=1)[0].min() < 1e-4 for _, rois in seen if len(rois))
