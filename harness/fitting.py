@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.processes import Place, join
+from harness.processes import Interrupted, Place, join
 from harness.types import InputError
 
 if TYPE_CHECKING:
@@ -151,20 +151,6 @@ class Fitted:
     first_step: int
     num_steps: int
     best: Best | None
-
-
-class Interrupted(Exception):
-    """A training was stopped by a signal; what it has is kept.
-
-    Attributes:
-        signal_number: which signal.
-    """
-
-    def __init__(self, signal_number: int, out_dir: Path, step: int, num_steps: int) -> None:
-        super().__init__(
-            f"{out_dir}: stopped at step {step:,} of {num_steps:,}, which is kept; the same command goes on from there"
-        )
-        self.signal_number = signal_number
 
 
 def check_precision(precision: str) -> None:

@@ -302,6 +302,20 @@ def gathered(value: Value) -> list[Value]:
     return values
 
 
+class Interrupted(Exception):
+    """A training was stopped by a signal; what it has is kept.
+
+    Attributes:
+        signal_number: which signal.
+    """
+
+    def __init__(self, signal_number: int, out_dir: Path, step: int, num_steps: int) -> None:
+        super().__init__(
+            f"{out_dir}: stopped at step {step:,} of {num_steps:,}, which is kept; the same command goes on from there"
+        )
+        self.signal_number = signal_number
+
+
 @contextmanager
 def ending_together() -> Iterator[None]:
     """Let a command end in all its processes: of their errors only the first is told.
@@ -312,7 +326,8 @@ def ending_together() -> Iterator[None]:
         yield
     except Exception as error:
         if place().num_processes > 1 and (isinstance(error, FirstFailed) or not _fails_first()):
-            _end(1)  # no other way past a collective that waits for the dead
+            # There is no other way past a collective that waits for the dead.
+            _end(128 + error.signal_number if isinstance(error, Interrupted) else 1)
         raise
     if place().num_processes > 1:
         # Python's own way out now and then meets a thread of gloo ("terminate called without an active exception").

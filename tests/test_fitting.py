@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from harness.fitting import (
     FitSettings,
-    Interrupted,
     StepSampler,
     Watch,
     check_precision,
@@ -23,6 +22,7 @@ from harness.fitting import (
     shuffled_batches,
     step_seed,
 )
+from harness.processes import Interrupted
 from harness.types import InputError
 
 
@@ -201,6 +201,7 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_fitting import a_line, run
+from harness.processes import Interrupted
 from harness.types import InputError
 
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))

@@ -28,17 +28,18 @@ sys.path.insert(0, sys.argv[4])
 from test_together import train_small
 
 from harness import processes
-from harness.fitting import Interrupted
+from harness.processes import Interrupted
 
 status = processes.launch(2)
 if status is not None:
     sys.exit(status)
-with processes.ending_together():
-    try:
+try:
+    with processes.ending_together():
         for name in sys.argv[5:]:
             train_small(name, Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
-    except Interrupted as stop:
-        sys.exit(128 + stop.signal_number)
+except Interrupted as stop:
+    print(stop, file=sys.stderr)
+    sys.exit(128 + stop.signal_number)
 """
 
 
@@ -86,6 +87,7 @@ def start(folder: Path, data: Path, num_steps: int, *names: str):
 def end(child, status=0):
     _, errors = child.communicate(timeout=200)
     assert child.returncode == status, errors
+    return errors
 
 
 def weights(folder: Path, name: str):
@@ -129,7 +131,7 @@ def test_interrupted_together_one_goes_on_alone(data, tmp_path):
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGTERM)
-    end(child, status=143)
+    assert end(child, status=143).count("which is kept; the same command goes on from there") == 1
     kept = torch.load(folder / "last.ckpt", weights_only=False)["global_step"]
     assert 1 <= kept < 8
     train_small("ATSS", data, tmp_path / "two", 8)
