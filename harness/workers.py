@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.fitting import read_progress
-from harness.processes import die_with
+from harness.launching import die_with
 from harness.progress import Reporter
 from harness.types import InputError, Progress
 

@@ -9,17 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.processes import (
-    Place,
-    any_of,
-    ending_together,
-    first_does,
-    gathered,
-    launch,
-    num_processes_wanted,
-    place,
-    share_of_step,
-)
+from harness.launching import ending_together, launch, num_processes_wanted
+from harness.processes import Place, any_of, first_does, gathered, place, share_of_step
 from harness.types import InputError
 
 KNOWN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -87,9 +78,9 @@ def test_how_many_are_wanted(environment, monkeypatch):
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from harness import processes
+from harness import launching, processes
 
-status = processes.launch(2)
+status = launching.launch(2)
 if status is not None:
     sys.exit(status)
 here = processes.place()
@@ -104,6 +95,7 @@ def work(how):
         assert got == all_pids[0] and len(set(all_pids)) == 2
         assert processes.any_of(here.rank == 1) and not processes.any_of(False)
         print("rank", here.rank, flush=True)
+        time.sleep(2)  # the death of the first must not meet the other in what went before
         processes.first_does(lambda: {}["key"])
     elif how == "one fails":
         processes.join()
@@ -127,7 +119,7 @@ def work(how):
         (out / f"told{here.rank}").touch()
         sys.exit(143)
 
-with processes.ending_together():
+with launching.ending_together():
     work(sys.argv[1])
 """
 

@@ -128,18 +128,19 @@ def train_detector(
     sync_batchnorm: SyncBatchnorm = False,
 ) -> None:
     """Train one of the five detectors, or any other mmdet config; an interrupted training goes on."""
-    from harness import processes
+    from harness import launching
     from harness.detection.choice import chosen_recipe
     from harness.detector_training import train_detector as train
+    from harness.processes import share_of_step
 
     recipe, notes = chosen_recipe(name, scale, config=config, recipes=recipes, batch_size=batch_size, input_px=input_px)
     if scale == "full" and init_from is None:
         notes.append("begins with random weights; --init-from coco or imagenet begins with published ones")
-    num_processes = processes.num_processes_wanted(devices, nodes)
-    processes.share_of_step(recipe.at(scale).batch_size, num_processes, accumulate)
+    num_processes = launching.num_processes_wanted(devices, nodes)
+    share_of_step(recipe.at(scale).batch_size, num_processes, accumulate)
     place = workplace(work)
     _in_processes(num_processes)
-    with processes.ending_together():
+    with launching.ending_together():
         for note in notes:
             _tell(note, err=True)
         card = train(
@@ -178,7 +179,7 @@ def _tell(what: str, *, err: bool = False) -> None:
 
 def _in_processes(num_processes: int) -> None:
     """Start the command once a device and end as they end; go on where this process is one of them, or alone."""
-    from harness.processes import launch
+    from harness.launching import launch
 
     status = launch(num_processes)
     if status is not None:
@@ -204,14 +205,14 @@ def train_retriever(
     force: Force = False,
 ) -> None:
     """Train a retrieval model, m0 to m17; an interrupted training goes on."""
-    from harness import processes
+    from harness import launching
     from harness.pairs import training_ids
     from harness.retrieval.recipes import load_recipes
     from harness.retrieval.training import train
 
     recipe, place = one_of(load_recipes(), name, "retrieval model"), workplace(work)
-    _in_processes(processes.num_processes_wanted(devices, nodes))
-    with processes.ending_together():
+    _in_processes(launching.num_processes_wanted(devices, nodes))
+    with launching.ending_together():
         parts = [read_photos(data, split_name(one)) for one in split or ["train"]]
         card = train(
             name,

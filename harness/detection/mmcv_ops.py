@@ -19,6 +19,16 @@ import torch
 import torchvision
 from torch import Tensor
 
+from harness.detection.deformable_ops import (
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+    ms_deform_attn_backward,
+    ms_deform_attn_forward,
+    wide,
+)
 from harness.types import InputError
 
 
@@ -35,16 +45,11 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         iou_threshold: boxes of larger IoU with a better one are dropped.
         offset: 0 or 1, added to every width and height (old mmdet measured inclusive pixels).
     """
-    boxes = _wide(boxes)
+    boxes = wide(boxes)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
     kept: Tensor = torchvision.ops.nms(boxes, scores.to(boxes.dtype), iou_threshold)
     return kept
-
-
-def _wide(values: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 _HARD, _LINEAR = 0, 1
@@ -74,7 +79,7 @@ def softnms(
         offset: 0 or 1, added to every width and height.
     """
     areas = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
-    left, lowered = torch.arange(len(boxes)), _wide(scores).clone()
+    left, lowered = torch.arange(len(boxes)), wide(scores).clone()
     chosen: list[int] = []
     while len(left):
         place = int(lowered[left].argmax())
@@ -94,60 +99,6 @@ def softnms(
     return torch.tensor(chosen, dtype=torch.int64)
 
 
-def ms_deform_attn_forward(
-    value: Tensor,
-    value_spatial_shapes: Tensor,
-    value_level_start_index: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    *,
-    im2col_step: int,
-) -> Tensor:
-    """Multi-scale deformable attention (Zhu et al. 2021, eq. 2) in plain torch, as mmcv has it for a CPU.
-
-    Args:
-        value: (B, keys, heads, channels).
-        value_spatial_shapes: (levels, 2) height and width.
-        value_level_start_index: (levels,), follows from the shapes.
-        sampling_locations: (B, queries, heads, levels, points, 2) in [0, 1].
-        attention_weights: (B, queries, heads, levels, points).
-        im2col_step: how a compiled mmcv parts the batch.
-
-    Returns:
-        (B, queries, heads * channels).
-    """
-    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
-
-    attended: Tensor = multi_scale_deformable_attn_pytorch(
-        value, value_spatial_shapes, sampling_locations, attention_weights
-    )
-    return attended
-
-
-def ms_deform_attn_backward(
-    value: Tensor,
-    value_spatial_shapes: Tensor,
-    value_level_start_index: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    grad_output: Tensor,
-    grad_value: Tensor,
-    grad_sampling_loc: Tensor,
-    grad_attn_weight: Tensor,
-    *,
-    im2col_step: int,
-) -> None:
-    """Fill the gradients of `ms_deform_attn_forward`."""
-    with torch.enable_grad():
-        inputs = [one.detach().requires_grad_() for one in (value, sampling_locations, attention_weights)]
-        attended = ms_deform_attn_forward(
-            inputs[0], value_spatial_shapes, value_level_start_index, *inputs[1:], im2col_step=im2col_step
-        )
-        grads = torch.autograd.grad(attended, inputs, grad_output)
-    for target, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads, strict=True):
-        target.copy_(grad)
-
-
 def roi_align_forward(
     features: Tensor,
     rois: Tensor,
@@ -165,8 +116,8 @@ def roi_align_forward(
     """Fill ``output`` (R, C, height, width) with the features (B, C, H, W) under rois (R, 5)."""
     _refuse_max_pooling(pool_mode)
     pooled = torch.ops.torchvision.roi_align(
-        _wide(features),
-        rois.to(_wide(features).dtype),
+        wide(features),
+        rois.to(wide(features).dtype),
         spatial_scale,
         aligned_height,
         aligned_width,
@@ -193,8 +144,8 @@ def roi_align_backward(
     """Fill ``grad_input`` with the gradient of `roi_align_forward` for its features."""
     _refuse_max_pooling(pool_mode)
     grad = torch.ops.torchvision._roi_align_backward(
-        _wide(grad_output),
-        rois.to(_wide(grad_output).dtype),
+        wide(grad_output),
+        rois.to(wide(grad_output).dtype),
         spatial_scale,
         aligned_height,
         aligned_width,
@@ -220,9 +171,9 @@ def _focal_parts(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -
     sign = torch.where(is_class, 1.0, -1.0)
     factor = torch.where(is_class, alpha, 1 - alpha)
     if weight.numel():
-        padded = torch.cat([_wide(weight), _wide(weight.new_ones(1))])
+        padded = torch.cat([wide(weight), wide(weight.new_ones(1))])
         factor = factor * padded[target.clamp(max=num_classes)][:, None]
-    return sign, _wide(logits) * sign, factor
+    return sign, wide(logits) * sign, factor
 
 
 def sigmoid_focal_loss_forward(
@@ -250,121 +201,6 @@ def sigmoid_focal_loss_backward(
     p_truth, p_wrong = torch.sigmoid(truth), torch.sigmoid(-truth)
     slope = gamma * p_truth * torch.nn.functional.logsigmoid(truth) - p_wrong
     grad_input.copy_(sign * factor * p_wrong**gamma * slope)
-
-
-def _convolution(
-    step: Callable[..., Any], tensors: tuple[Tensor, ...], geometry: tuple[int, ...], use_mask: bool
-) -> Any:
-    """Call a torchvision deformable convolution; ``geometry`` is stride, padding, dilation (h, w each), groups."""
-    return step(*map(_wide, tensors), *geometry, use_mask)
-
-
-def deform_conv_forward(
-    features: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **geometry: int
-) -> None:
-    """Fill ``output`` with a deformable convolution (Dai et al. 2017) of the features."""
-    nothing = features.new_zeros((features.shape[0], 0, 1, 1)), features.new_zeros(weight.shape[0])
-    output.copy_(
-        _convolution(torch.ops.torchvision.deform_conv2d, (features, weight, offset, *nothing), _plain(geometry), False)
-    )
-
-
-def _plain_backward(
-    features: Tensor, offset: Tensor, grad_output: Tensor, weight: Tensor, geometry: dict[str, int]
-) -> Any:
-    nothing = features.new_zeros((features.shape[0], 0, 1, 1)), features.new_zeros(weight.shape[0])
-    tensors = (grad_output, features, weight, offset, *nothing)
-    return _convolution(torch.ops.torchvision._deform_conv2d_backward, tensors, _plain(geometry), False)
-
-
-def deform_conv_backward_input(
-    features: Tensor,
-    offset: Tensor,
-    grad_output: Tensor,
-    grad_input: Tensor,
-    grad_offset: Tensor,
-    weight: Tensor,
-    columns: Tensor,
-    **geometry: int,
-) -> None:
-    """Fill the gradients of `deform_conv_forward` for its features and offsets."""
-    grads = _plain_backward(features, offset, grad_output, weight, geometry)
-    grad_input.copy_(grads[0])
-    grad_offset.copy_(grads[2])
-
-
-def deform_conv_backward_parameters(
-    features: Tensor,
-    offset: Tensor,
-    grad_output: Tensor,
-    grad_weight: Tensor,
-    columns: Tensor,
-    ones: Tensor,
-    *,
-    scale: float,
-    **geometry: int,
-) -> None:
-    """Add ``scale`` times the gradient of `deform_conv_forward` for its weights to ``grad_weight``."""
-    # The values of the weights do not enter their own gradient, only the shape does.
-    grads = _plain_backward(features, offset, grad_output, grad_weight, geometry)
-    grad_weight.add_(grads[1], alpha=scale)
-
-
-def _plain(geometry: dict[str, int]) -> tuple[int, ...]:
-    names = ("dH", "dW", "padH", "padW", "dilationH", "dilationW", "group", "deformable_group")
-    return tuple(geometry[name] for name in names)
-
-
-def _modulated(geometry: dict[str, int]) -> tuple[int, ...]:
-    names = ("stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w", "group", "deformable_group")
-    return tuple(geometry[name] for name in names)
-
-
-def modulated_deform_conv_forward(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    ones: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    output: Tensor,
-    columns: Tensor,
-    *,
-    with_bias: bool,
-    **geometry: int,
-) -> None:
-    """Fill ``output`` with a modulated deformable convolution (Zhu et al. 2019) of the features."""
-    used_bias = bias if with_bias else features.new_zeros(weight.shape[0])
-    tensors = (features, weight, offset, mask, used_bias)
-    output.copy_(_convolution(torch.ops.torchvision.deform_conv2d, tensors, _modulated(geometry), True))
-
-
-def modulated_deform_conv_backward(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    ones: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    columns: Tensor,
-    grad_input: Tensor,
-    grad_weight: Tensor,
-    grad_bias: Tensor,
-    grad_offset: Tensor,
-    grad_mask: Tensor,
-    grad_output: Tensor,
-    *,
-    with_bias: bool,
-    **geometry: int,
-) -> None:
-    """Fill the gradients of `modulated_deform_conv_forward` for all its tensors."""
-    used_bias = bias if with_bias else features.new_zeros(weight.shape[0])
-    tensors = (grad_output, features, weight, offset, mask, used_bias)
-    grads = _convolution(torch.ops.torchvision._deform_conv2d_backward, tensors, _modulated(geometry), True)
-    for target, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads[:4], strict=True):
-        target.copy_(grad)
-    if with_bias:
-        grad_bias.copy_(grads[4])
 
 
 OPERATORS: tuple[Callable[..., Any], ...] = (

@@ -27,14 +27,14 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from test_together import train_small
 
-from harness import processes
+from harness import launching
 from harness.processes import Interrupted
 
-status = processes.launch(2)
+status = launching.launch(2)
 if status is not None:
     sys.exit(status)
 try:
-    with processes.ending_together():
+    with launching.ending_together():
         for name in sys.argv[5:]:
             train_small(name, Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
 except Interrupted as stop:
