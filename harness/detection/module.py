@@ -14,6 +14,7 @@ from harness.detection.dataset import Batch
 from harness.detection.recipes import DetectorScale
 from harness.detection.settings import Optimiser
 from harness.fitting import LOG_EVERY, step_seed
+from harness.types import InputError
 
 _SEED_PLACE = 2
 """Keeps a step's random numbers (the sampling of proposals) apart from shuffles and augmentation."""
@@ -58,7 +59,11 @@ class DetectorModule(pl.LightningModule):
         return batch.to(device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch.
+
+        Raises:
+            InputError: it is not finite at a step that is logged, and so before the next checkpoint.
+        """
         place = (batch.step, self.global_rank, batch_idx % self.accumulate)
         drawn = int(step_seed(self.seed, _SEED_PLACE, *place).integers(2**62))
         # mmdet samples proposals from torch's global stream, which a resumed run would find elsewhere.
@@ -70,6 +75,13 @@ class DetectorModule(pl.LightningModule):
         loss = torch.stack(list(losses.values())).sum()
         if self.global_step % LOG_EVERY == LOG_EVERY - 1:
             told = {f"loss/{name.removeprefix('loss_')}": value.detach() for name, value in losses.items()}
+            if not torch.isfinite(loss):
+                parts = ", ".join(f"{name} {float(value):.3g}" for name, value in told.items())
+                raise InputError(
+                    f"the training diverged: at step {self.global_step + 1:,} its loss is not finite ({parts}); begin "
+                    "anew with --force and a lower learning rate (--batch-size lowers it too), with other initial "
+                    "weights, or in --precision 32-true"
+                )
             self.log_dict({"loss/sum": loss.detach(), **told}, batch_size=len(batch.targets))
         return loss
 

@@ -15,6 +15,7 @@ from harness.detection.card import DetectorCard, DetectorPlan
 from harness.detection.inference import Detector, detect
 from harness.detection.module import learning_rate_factor
 from harness.detection.recipes import load_recipes
+from harness.detection.settings import Optimiser
 from harness.detection.training import BACKBONES_FOLDER, fresh_network, train
 from harness.types import InputError
 
@@ -284,6 +285,15 @@ def test_the_other_four_train_and_look(name, split, tmp_path):
     assert set(found.image_ids.tolist()) <= {1, 2, 3}
 
 
+def test_a_training_that_diverges_says_so(split, tmp_path):
+    steep = Optimiser(kind="sgd", learning_rate=1e9, weight_decay=0.0)
+    recipe = short(optimiser=steep, num_steps=40, gradient_clip=None)
+    with pytest.raises(InputError, match=r"diverged: at step 20 its loss is not finite \(loss/.*lower learning rate"):
+        train(recipe, "tiny", split, split.photos.image_ids, tmp_path, seed=1, checkpoint_every=20)
+    assert not (tmp_path / CARD_FILE).exists()
+    assert not (tmp_path / "last.ckpt").exists()
+
+
 @pytest.mark.slow
 def test_a_detector_learns_colours(tmp_path):
     write_photos(tmp_path, "train", 100)
@@ -307,5 +317,11 @@ def test_the_full_scale_trains_a_step_and_looks(name, split, tmp_path):
     recipe = recipe.model_copy(update={"full": full})
     card = train(recipe, "full", split, split.photos.image_ids[:2], tmp_path, seed=1, num_steps=1)
     assert card.recipe.input_px == (1333, 800)
+    # Without clipping, weights are finite after a step only if every gradient was; all that may learn has moved.
+    after = weights_of(tmp_path)
+    assert all(torch.isfinite(value).all() for value in after.values() if value.is_floating_point())
+    before = fresh_network(card, None).model
+    still = [key for key, value in before.named_parameters() if torch.equal(value, after[key])]
+    assert len(still) < 0.1 * len(after), still[:9]
     found = detect(Detector.load(tmp_path), split, split.photos.image_ids[:1])
     assert set(found.image_ids.tolist()) <= {1}
