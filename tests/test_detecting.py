@@ -15,32 +15,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner, Result
 
 from harness import shards
 from harness.artifacts import file_sha256, read_detections
 from harness.detection import inference, prefetch
-from harness.types import Detections, InputError
-from run import app
+from harness.types import Detections
+from tests.commands import call, ok, refused
 
 ROOT = Path(__file__).parents[1]
 DETECTORS = ("ATSS", "CascadeMaskRCNN")
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
-
-
-def ok(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
-
-
-def refused(*arguments: object) -> str:
-    result = call(*arguments)
-    assert isinstance(result.exception, InputError), (result.exit_code, result.output, result.exception)
-    return str(result.exception)
 
 
 @pytest.fixture(scope="module")

@@ -4,29 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from harness.data.deepfashion2 import read_split
 from harness.pairs import held_out_pairs
-from harness.types import InputError
 from harness.workplace import Workplace
-from run import app
-
-
-def call(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
-
-
-def ok(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
-
-
-def refused(*arguments: object) -> str:
-    result = call(*arguments)
-    assert isinstance(result.exception, InputError), (result.exit_code, result.output, result.exception)
-    return str(result.exception)
+from tests.commands import ok, refused
 
 
 @pytest.fixture(scope="module")

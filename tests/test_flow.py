@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from harness.data.deepfashion2 import read_split
 from harness.pairs import halves
@@ -19,25 +18,7 @@ from harness.scoring.truth import read_truth
 from harness.spec import BoxSource
 from harness.types import InputError, Ranking
 from harness.workplace import Workplace
-from run import app
-
-
-def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
-    return result
-
-
-def ok(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
-
-
-def refused(*arguments: object) -> str:
-    """The message of a command that must be refused; ``main`` prints it alone and exits with 1."""
-    result = call(*arguments)
-    assert isinstance(result.exception, InputError), (result.exit_code, result.output, result.exception)
-    return str(result.exception)
+from tests.commands import ok, refused
 
 
 @pytest.fixture(scope="module")

@@ -7,29 +7,24 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from typer.testing import CliRunner
 
 from harness.spec import BoxSource
-from run import app
 from submissions.writer import DECIMALS
-
-
-def call(*arguments: object) -> Result:
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert done.exit_code == 0, (done.output, done.exception)
-    return done
+from tests.commands import call, ok
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered") / "data"
-    call("data", "render", folder, "--train", 8, "--validation", 40, "--test", 8, "--workers", 1)
+    ok("data", "render", folder, "--train", 8, "--validation", 40, "--test", 8, "--workers", 1)
     return folder
 
 
 def submit(data: Path, out: Path, *options: object) -> Result:
     arguments = "submit", "histogram + GT", "--data", data, "--split", "validation", "--out", out
-    return call(*arguments, "--work", data.parent / "work", *options)
+    done = call(*arguments, "--work", data.parent / "work", *options)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done
 
 
 def coordinates(path: Path) -> list[float]:
@@ -59,7 +54,7 @@ def test_decimals(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_other_numbers_of_decimals_are_wrong_usage() -> None:
     for decimals in (-1, 10):
         arguments = ["submit", "m0", "--data", "d", "--out", "o", "--decimals", str(decimals)]
-        assert CliRunner().invoke(app, arguments).exit_code == 2
+        assert call(*arguments).exit_code == 2
 
 
 def test_a_zip_holds_what_the_plain_file_holds(data: Path, tmp_path: Path) -> None:
@@ -80,7 +75,7 @@ def test_a_large_file_is_warned_about_before_the_search(
     monkeypatch.setattr("submissions.writer.REFUSED_BYTES", 1000)
     monkeypatch.setattr("harness.pipeline.Pipeline.rank", forbidden)
     arguments = "submit", "histogram + GT", "--data", data, "--split", "validation", "--work", tmp_path / "work"
-    done = CliRunner().invoke(app, [*map(str, arguments), "--out", str(tmp_path / "large.json")])
+    done = call(*arguments, "--out", tmp_path / "large.json")
     assert str(done.exception) == "searched"
     assert "large.json: the file will be about 0 MB: the challenge server is reported to have refused" in done.stderr
     assert done.stdout == ""
