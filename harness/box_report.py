@@ -11,6 +11,7 @@ from harness.spec import BoxSource
 from harness.types import BoxAP, InputError
 
 if TYPE_CHECKING:
+    from harness.detection.fusion import FusionSettings
     from harness.detection.inference_settings import InferenceSettings
 
 
@@ -23,6 +24,7 @@ class BoxReport:
         num_boxes: over the split.
         address: in the store.
         settings: detector -> how it looked at the photos, in words.
+        fusion: settings of the fusion; None where nothing is fused.
         ap: None where the split has no annotations.
         thresholds: what a box budget comes to, the lowest score that is kept: of ``all``, or of each category.
     """
@@ -31,6 +33,7 @@ class BoxReport:
     num_boxes: int
     address: str
     settings: Mapping[str, str]
+    fusion: Mapping[str, Any] | None
     ap: BoxAP | None
     thresholds: Mapping[str, float]
 
@@ -40,7 +43,12 @@ class BoxReport:
 
 
 def detect(
-    pipeline: Pipeline, names: Sequence[str], settings: InferenceSettings | None = None, *, keep: bool = False
+    pipeline: Pipeline,
+    names: Sequence[str],
+    settings: InferenceSettings | None = None,
+    fusion: FusionSettings | None = None,
+    *,
+    keep: bool = False,
 ) -> list[BoxReport]:
     """Make the missing boxes of all names in one pass over the photos, and judge them where the split is annotated.
 
@@ -48,8 +56,9 @@ def detect(
         pipeline: over the split.
         names: detectors and fusions.
         settings: how to look at photos, for every detector that is needed; None as was kept, or as its recipe says.
-        keep: keep the settings for the needed detectors, for every command from now on; without settings, go back to
-            the recipe's.
+        fusion: how to fuse, for every fusion that is named; None as was kept, or by the defaults.
+        keep: keep what is given of both for every command from now on; where neither is, let the needed detectors look
+            as their recipes say again.
 
     Raises:
         InputError: a name is unknown, a detector is not trained, or there is nothing to detect.
@@ -64,7 +73,13 @@ def detect(
         if not source.detectors:
             raise InputError(f"{source}: is no detector, there is nothing to detect")
     detectors = list(dict.fromkeys(one for source in sources for one in source.detectors))
-    if settings is not None or keep:
+    fusions = {source.name: fusion for source in sources if source.fused is not None and fusion is not None}
+    for name, chosen in fusions.items():
+        _check_number(name, chosen, len(BoxSource(name).detectors))
+    if fusion is not None and not fusions:
+        raise InputError(f"{', '.join(names)}: nothing is fused, so there is nothing to fuse otherwise")
+    pipeline.fusions = dict(pipeline.fusions) | fusions
+    if settings is not None or (keep and fusion is None):
         pipeline.inference = dict(pipeline.inference) | dict.fromkeys(detectors, settings or InferenceSettings())
     told = {}
     for name in detectors:
@@ -73,16 +88,32 @@ def detect(
         told[name] = pipeline.inference_settings(name).told(card.recipe)
     pipeline.detections_of(detectors)
     if keep:
-        pipeline.work.keep_inference({name: pipeline.inference[name].changes for name in detectors})
+        looks = {name: pipeline.inference[name].changes for name in detectors if name in pipeline.inference}
+        pipeline.work.keep_inference(looks)
+        kept = {name: {"settings": chosen.model_dump(mode="json")} for name, chosen in fusions.items()}
+        pipeline.work.keep_fusions(kept)
     reports = []
     for source in sources:
         boxes = pipeline.boxes(source)
         how = {one: told[one] for one in source.detectors}
-        ap = box_ap_of(pipeline, source)
+        fused = pipeline.fusion_settings(source).model_dump(mode="json") if source.fused is not None else None
         reports.append(
-            BoxReport(str(source), len(boxes.detections), boxes.address, how, ap, _thresholds(pipeline, source))
+            BoxReport(
+                name=str(source),
+                num_boxes=len(boxes.detections),
+                address=boxes.address,
+                settings=how,
+                fusion=fused,
+                ap=box_ap_of(pipeline, source),
+                thresholds=_thresholds(pipeline, source),
+            )
         )
     return reports
+
+
+def _check_number(name: str, settings: FusionSettings, num_detectors: int) -> None:
+    if settings.weights is not None and len(settings.weights) != num_detectors:
+        raise InputError(f"{name}: weights: expected {num_detectors}, one a detector, got {len(settings.weights)}")
 
 
 def _thresholds(pipeline: Pipeline, source: BoxSource) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.cards import image_ids_sha256, write_text
+from harness.cards import image_ids_sha256
 from harness.pairs import annotated, halves
 from harness.pipeline import HISTOGRAM, Pipeline
 from harness.spec import PAPER_DETECTORS, BoxSource, Ensemble
@@ -127,7 +126,7 @@ def fit_fusion(
         if report_ids is not None:
             others = [_of(parts[name], report_ids) for name in source.detectors]
             fits[source.name].report.update(_reported(fits[source.name], others, sizes, objectives[1], report_ids))
-        _keep(pipeline, fits)
+        pipeline.work.keep_fusions({name: asdict(fit) for name, fit in fits.items()})
         advance((done + 1) * num_trials, len(wanted) * num_trials)
     return fits
 
@@ -262,9 +261,3 @@ def _reported(
 
 def _of(detections: Detections, image_ids: Ints) -> Detections:
     return detections.take(np.isin(detections.image_ids, image_ids))
-
-
-def _keep(pipeline: Pipeline, fits: Mapping[str, FusionFit]) -> None:
-    """Lay the fits over what the working folder holds of others."""
-    there = pipeline.work.every_fitted_fusion()
-    write_text(pipeline.work.fusion, json.dumps(there | {name: asdict(fit) for name, fit in fits.items()}, indent=1))

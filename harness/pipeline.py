@@ -92,6 +92,7 @@ class Pipeline:
         report: where progress is shown.
         stopwatch: collects the stages' times.
         inference: detector -> how it looks at photos, instead of what was kept in the working folder.
+        fusions: fusion -> how its boxes are fused, instead of what was kept in the working folder.
         resources: what detection may use.
     """
 
@@ -104,6 +105,7 @@ class Pipeline:
         report: Reporter = silent,
         stopwatch: Stopwatch | None = None,
         inference: Mapping[str, InferenceSettings] | None = None,
+        fusions: Mapping[str, FusionSettings] | None = None,
         resources: Resources | None = None,
     ) -> None:
         self.work = work
@@ -113,6 +115,7 @@ class Pipeline:
         self.report = report
         self.stopwatch = stopwatch or Stopwatch()
         self.inference = inference or {}
+        self.fusions = fusions or {}
         self.resources = resources or Resources()
 
     # --- boxes ---------------------------------------------------------------------------------
@@ -172,17 +175,12 @@ class Pipeline:
         except ValueError as error:
             raise self.work.damaged_inference(f"{name}: {error}") from error
 
-    def fused(self, source: BoxSource, settings: FusionSettings | None = None) -> BoxSet:
-        """The fused boxes of several detectors.
-
-        Args:
-            source: ``WBF_n`` or ``WBF(detectors)``.
-            settings: how; None for what was fitted in this working folder, or the defaults.
-        """
+    def fused(self, source: BoxSource) -> BoxSet:
+        """The fused boxes of several detectors, ``WBF_n`` or ``WBF(detectors)``."""
         from harness.detection.fusion import fuse
 
         parts = list(self.detections_of(source.detectors).values())
-        chosen = settings or fusion_settings(self.work, source.name)
+        chosen = self.fusion_settings(source)
         recipe = Recipe(
             "fuse",
             FUSE_VERSION,
@@ -199,6 +197,22 @@ class Pipeline:
             artifact, made = self.store.get(recipe, make)
             _note(clock, [artifact], made, len(self.image_ids))
         return BoxSet(artifact.detections(), artifact.address, source.name)
+
+    def fusion_settings(self, source: BoxSource) -> FusionSettings:
+        """How a fusion's boxes are fused: as this pipeline was told, as was kept in the working folder, or plainly.
+
+        Raises:
+            InputError: the file of kept settings is damaged.
+        """
+        from harness.detection.fusion import FusionSettings
+
+        if source.name in self.fusions:
+            return self.fusions[source.name]
+        entry = self.work.fitted_fusion(source.name)
+        try:
+            return FusionSettings() if entry is None else FusionSettings(**entry["settings"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise self.work.damaged_fusion(error) from error
 
     def photo_sizes(self) -> dict[int, tuple[int, int]]:
         """(width, height) in pixels of every photo, by image id."""
@@ -394,21 +408,6 @@ class Pipeline:
             members,
             tuple(self.stopwatch.stages[before:]),
         )
-
-
-def fusion_settings(work: Workplace, source: str) -> FusionSettings:
-    """The settings of a fusion such as ``WBF_5``: what was fitted in this working folder, or the defaults.
-
-    Raises:
-        InputError: the file of fitted settings is damaged.
-    """
-    from harness.detection.fusion import FusionSettings
-
-    entry = work.fitted_fusion(source)
-    try:
-        return FusionSettings() if entry is None else FusionSettings(**entry["settings"])
-    except (TypeError, KeyError, ValueError) as error:
-        raise work.damaged_fusion(error) from error
 
 
 def _digest(*parts: object) -> str:

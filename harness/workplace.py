@@ -122,6 +122,10 @@ class Workplace:
             raise self.damaged_fusion(f"{source} is no object")
         return entry
 
+    def keep_fusions(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep settings of fusions, each with what it was fitted for and on; those of others stay."""
+        write_text(self.fusion, json.dumps(self.every_fitted_fusion() | dict(entries), indent=1) + "\n")
+
     def damaged_fusion(self, why: object) -> InputError:
         """The error that names the file of fitted fusion settings and the remedy."""
         return InputError(f"{self.fusion}: is damaged ({why}); remove it, or fit again: run.py tune fusion")

@@ -18,7 +18,7 @@ from harness.scoring.truth import read_truth
 from harness.spec import BoxSource
 from harness.types import InputError, Ranking
 from harness.workplace import Workplace
-from tests.commands import ok, refused
+from tests.commands import call, ok, refused
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +340,56 @@ def test_fusion_is_not_fitted_on_what_a_member_has_seen(data: Path, scratch: Pat
     ok("train", "detector", "ATSS", *seen)
     assert "ATSS may have been trained on" in refused(*tune)
     assert "is no fusion" in refused(*tune, "--boxes", "CascadeMaskRCNN")
+
+
+def test_fusion_is_set_by_hand_for_a_call_or_kept(data: Path, scratch: Path) -> None:
+    place = ("--data", data, "--work", scratch)
+
+    def fused(*options: object) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(ok("detect", "WBF_2", *place, "--json", *options))["boxes"][0]
+        return found
+
+    before = fused()
+    options = ("--fusion", "iou_threshold=0.9", "--fusion", "conf_type=max", "--fusion", "weights=[2, 1]")
+    by_hand = fused(*options)
+    assert by_hand["address"] != before["address"]
+    assert by_hand["fusion"]["weights"] == [2, 1]
+    assert by_hand["fusion"]["conf_type"] == "max"
+    assert by_hand["fusion"]["max_per_image"] is None
+    assert fused() == before
+    fitted = json.loads((scratch / "fusion.json").read_bytes())
+    fused(*options, "--flip", "--keep")
+    assert fused()["address"] not in (before["address"], by_hand["address"])  # of mirrored photos, too
+    ok("detect", "WBF_2", *place, "--keep")
+    assert fused() == by_hand
+    kept = json.loads((scratch / "fusion.json").read_bytes())
+    assert kept["WBF_1"] == fitted["WBF_1"]
+    assert kept["WBF_2"] == {"settings": by_hand["fusion"]}
+    assert "conf_type max" in ok("detect", "WBF_2", *place)
+    assert score("m0 with WBF_2", data, scratch)["contamination"] is None
+    fused("--fusion", "defaults", "--keep")
+    assert fused()["fusion"]["conf_type"] == "avg"
+
+
+@pytest.mark.parametrize(
+    "option, says",
+    [
+        ("iou=0.5", "iou: Extra inputs are not permitted; there are method, iou_threshold"),
+        ("iou_threshold=7", "less than or equal to 1"),
+        ("label_policy=loudest", "Input should be 'apart', 'best' or 'vote'"),
+        ("0.5", "expected SETTING=VALUE"),
+    ],
+)
+def test_settings_of_a_fusion_that_there_are_not(option: str, says: str, data: Path, work: Path) -> None:
+    result = call("detect", "WBF_2", "--data", data, "--work", work, "--fusion", option)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.replace("│", "").split())
+
+
+def test_a_fusion_needs_something_to_fuse_and_a_weight_a_detector(data: Path, work: Path) -> None:
+    place = ("--data", data, "--work", work, "--fusion")
+    assert "nothing is fused" in refused("detect", "ATSS", *place, "conf_type=max")
+    assert "WBF_2: weights: expected 2, one a detector, got 3" in refused("detect", "WBF_2", *place, "weights=[1,1,1]")
 
 
 def test_halves_share_no_pair(data: Path) -> None:

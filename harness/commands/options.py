@@ -130,6 +130,36 @@ def inference_settings(given: dict[str, Any]) -> Any:
         raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=option) from error
 
 
+def fusion_settings(given: list[str]) -> Any:
+    """How boxes are to be fused; None where nothing was given.
+
+    Args:
+        given: ``setting=value`` each, values as JSON or plain text; or ``defaults`` alone.
+    """
+    from pydantic import ValidationError
+
+    from harness.detection.fusion import FusionSettings
+
+    if not given:
+        return None
+    values: dict[str, Any] = {}
+    for text in given if given != ["defaults"] else []:
+        name, is_there, value = text.partition("=")
+        if not is_there:
+            raise typer.BadParameter(f"{text!r}: expected SETTING=VALUE, or defaults", param_hint="--fusion")
+        try:
+            values[name.strip()] = json.loads(value)
+        except ValueError:
+            values[name.strip()] = value.strip()
+    try:
+        return FusionSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "settings"
+        known = f"; there are {', '.join(FusionSettings.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise typer.BadParameter(f"{place}: {first['msg']}{known}", param_hint="--fusion") from error
+
+
 def spec_of(spec: str) -> str:
     """The spec of a named ensemble, or the text itself."""
     from submissions.named import named_ensembles

@@ -19,6 +19,7 @@ from harness.commands.options import (
     SplitOption,
     Work,
     emit,
+    fusion_settings,
     inference_settings,
     open_pipeline,
     read_photos,
@@ -27,7 +28,7 @@ from harness.commands.options import (
     workplace,
     writable_file,
 )
-from harness.commands.tables import ap_table, ladder_table
+from harness.commands.tables import ap_table, fusion_words, ladder_table
 from harness.types import InputError
 
 app = typer.Typer()
@@ -72,6 +73,13 @@ def detect(
     max_per_image: Annotated[
         int | None, typer.Option("--max-per-image", min=1, help="Most boxes a photo, instead of the recipe's.")
     ] = None,
+    fusion: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fusion",
+            help="How WBF_n is fused: iou_threshold=0.6, weights=[1,2], label_policy=best … (one a time); or defaults.",
+        ),
+    ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="All commands use these settings from now on; without any, the recipe's.")
     ] = False,
@@ -95,6 +103,7 @@ def detect(
     given: dict[str, Any] = {"flip": flip, "scales": scales, "precision": precision}
     given |= {"score_threshold": score_threshold, "max_per_image": max_per_image}
     settings = inference_settings({name: value for name, value in given.items() if value is not None})
+    fusing = fusion_settings(fusion or [])
     with bars() as report:
         pipeline = Pipeline(
             workplace(work),
@@ -102,7 +111,7 @@ def detect(
             report=report,
             resources=Resources(batch_size, devices, threads),
         )
-        found = box_report.detect(pipeline, names, settings, keep=keep)
+        found = box_report.detect(pipeline, names, settings, fusing, keep=keep)
     what = f"{'RENDERED ' if pipeline.split.rendered else ''}{split}"
     if as_json:
         told = [one.as_json() for one in found]
@@ -110,8 +119,12 @@ def detect(
         return
     for name, how in {name: how for one in found for name, how in one.settings.items()}.items():
         show(f"{name}: {how}")
+    show(*(f"{one.name}: {fusion_words(one.fusion)}" for one in found if one.fusion is not None))
     if keep:
-        show(f"kept in {pipeline.work.inference}" if settings is not None else "from now on as the recipes say")
+        kept = [str(pipeline.work.inference)] * (settings is not None) + [str(pipeline.work.fusion)] * (
+            fusing is not None
+        )
+        show(f"kept in {' and '.join(kept)}" if kept else "from now on the detectors look as their recipes say")
     for one in found:
         show(f"{one.num_boxes:,} boxes of {one.name} on {what}, kept in {pipeline.work.root / 'store'}")
         if one.thresholds:

@@ -41,7 +41,7 @@ def fusion_lines(fits: Mapping[str, FusionFit]) -> list[str]:
     """Of each fusion what settings were found, and whether they are better than the defaults beyond chance."""
     lines = []
     for name, fit in fits.items():
-        lines.append(f"{name}: {_fusion_words(fit.settings)}")
+        lines.append(f"{name}: {fusion_words(fit.settings)}")
         if "p" in fit.report:
             told, (low, high) = fit.report, fit.report["interval"]
             lines.append(
@@ -51,7 +51,7 @@ def fusion_lines(fits: Mapping[str, FusionFit]) -> list[str]:
     return lines
 
 
-def _fusion_words(settings: Mapping[str, Any]) -> str:
+def fusion_words(settings: Mapping[str, Any]) -> str:
     """Settings of a fusion in a line; of a calibration only its kind."""
     words = {}
     for name, value in settings.items():
