@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.cards import image_ids_sha256, write_text
 from harness.pairs import annotated, halves
-from harness.pipeline import HISTOGRAM, Pipeline
+from harness.pipeline import FUSE_VERSION, HISTOGRAM, Pipeline
 from harness.spec import PAPER_DETECTORS, BoxSource, Ensemble
 from harness.types import Detections, InputError, Ints, Items
 
@@ -98,7 +98,9 @@ def fit_fusion(
     _refuse_what_saw_the_photos(pipeline, wanted, ensemble)
     fit_ids, report_ids = halves(split, pipeline.image_ids) if report_on_half else (pipeline.image_ids, None)
     names = list(dict.fromkeys(name for source in wanted for name in source.detectors))
-    parts = {name: found.detections for name, found in pipeline.detections_of(names).items()}
+    found = pipeline.detections_of(names)
+    parts = {name: one.detections for name, one in found.items()}
+    judges = [] if ensemble is None else [pipeline.retriever_card(one.model).identity for one in ensemble.members]
     sizes = pipeline.photo_sizes()
     objectives = _objectives(pipeline, ensemble, [fit_ids, *([] if report_ids is None else [report_ids])], sizes)
     fits: dict[str, FusionFit] = {}
@@ -115,6 +117,7 @@ def fit_fusion(
             sizes,
             objectives[0],
             fit_ids,
+            [*(found[name].address for name in source.detectors), *judges],
             {
                 "seed": seed,
                 "num_trials": num_trials,
@@ -186,16 +189,18 @@ def _fit(
     sizes_wh: Mapping[int, tuple[int, int]],
     objective: Objective,
     image_ids: Ints,
+    made_of: Sequence[str],
     options: dict[str, Any],
 ) -> FusionFit:
+    """``made_of``: what the detectors' boxes and the models that judge them are addressed by."""
     from harness.detection.fusion_study import fit_fusion as study
 
     items = annotated(pipeline.split, image_ids)
     space = options["space"]
     kinds = [] if space is None else [kind for kind in space.calibrations if kind != "none"]
-    members = [pipeline.work.model_card("detector", name).identity for name in source.detectors]
-    facts = [source.name, objective.name, image_ids_sha256(image_ids), pipeline.split.fingerprint, *members]
-    facts += [repr({name: value for name, value in options.items() if name not in ("num_trials", "progress")})]
+    facts = [source.name, objective.name, image_ids_sha256(image_ids), pipeline.split.fingerprint, *made_of]
+    searched = {name: value for name, value in options.items() if name not in ("num_trials", "progress")}
+    facts += [str(FUSE_VERSION), repr(searched)]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     found = study(
         detections,

@@ -325,6 +325,23 @@ def test_fusion_is_fitted_for_a_retrieval_model_on_one_half_and_reported_on_the_
     assert "exact McNemar" in shown
 
 
+def test_a_search_begins_anew_once_its_boxes_or_its_models_are_others(data: Path, scratch: Path) -> None:
+    # A study of its boxes alone was refused here, or went on with what another model had been worth.
+    options = ("--split", "validation", "--models", "m0", "--boxes", "WBF_2", "--trials", 1, "--no-report")
+
+    def num_studies() -> int:
+        return len(list((scratch / "studies").glob("*.sqlite")))
+
+    before = num_studies()
+    tuned(data, scratch, *options)
+    ok("train", "retriever", "m0", "--data", data, "--work", scratch, "--scale", "tiny", "--steps", 5, "--seed", 5,
+       "--deepfashion2-only", "--force")  # fmt: skip
+    tuned(data, scratch, *options)
+    ok("detect", "ATSS", "--data", data, "--work", scratch, "--score-threshold", 0.3, "--keep")
+    tuned(data, scratch, *options)
+    assert num_studies() == before + 3
+
+
 def test_the_tables_have_rows_for_detectors_and_fusions_that_the_paper_has_not(data: Path, scratch: Path) -> None:
     mine = scratch / "models" / "detectors" / "Mine"
     shutil.copytree(mine.parent / "ATSS", mine)
