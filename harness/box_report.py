@@ -52,7 +52,8 @@ def detect(
             the recipe's.
 
     Raises:
-        InputError: a name is unknown, a detector is not trained, or there is nothing to detect.
+        InputError: a name is unknown, a detector is not trained, there is nothing to detect, or the file of kept
+            settings is damaged.
     """
     from harness.cards import CARD_FILE, read
     from harness.detection.card import DetectorCard
@@ -64,6 +65,8 @@ def detect(
         if not source.detectors:
             raise InputError(f"{source}: is no detector, there is nothing to detect")
     detectors = list(dict.fromkeys(one for source in sources for one in source.detectors))
+    if keep:
+        pipeline.work.kept_inference()  # before hours of detection: the settings can be laid over it
     if settings is not None or keep:
         pipeline.inference = dict(pipeline.inference) | dict.fromkeys(detectors, settings or InferenceSettings())
     told = {}

@@ -86,10 +86,12 @@ def fit_fusion(
         The fit of each source, by its name.
 
     Raises:
-        InputError: the split has no annotations, a model is missing, or one was trained on one of the photos.
+        InputError: the split has no annotations, a model is missing, or one was trained on one of the photos; or the
+            file of fitted settings or that of a search is damaged.
     """
     split = pipeline.split
     annotated(split, pipeline.image_ids)
+    pipeline.work.every_fitted_fusion()  # before hours of search: the fits can be laid over it
     wanted = list(sources or _every_fusion(pipeline))
     ensemble = pipeline.parse(models) if isinstance(models, str) else models
     for source in wanted:

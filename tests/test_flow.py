@@ -442,4 +442,12 @@ def test_a_damaged_file_of_fusion_settings_is_named(text: str, data: Path, scrat
     (scratch / "fusion.json").write_text(text)
     message = refused("score", "m0 with WBF_2", "--data", data, "--work", scratch)
     assert f"{scratch / 'fusion.json'}: is damaged" in message
-    assert "run.py tune fusion" in message
+    assert "remove it, then fit again: run.py tune fusion" in message
+
+
+def test_a_damaged_file_of_fusion_settings_is_told_before_a_search(data: Path, scratch: Path, monkeypatch) -> None:
+    # It was told after the last trial, with the advice to search again.
+    monkeypatch.setattr("harness.detection.fusion_study.fit_fusion", forbidden)
+    (scratch / "fusion.json").write_text("{")
+    message = refused("tune", "fusion", "--data", data, "--work", scratch, "--trials", 1)
+    assert f"{scratch / 'fusion.json'}: is damaged" in message
