@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,8 +182,10 @@ def train(
             accumulate=accumulate,
         )
     )
-    if best is not None and here.rank == 0:
-        best.weights.unlink(missing_ok=True)
+    if here.rank == 0:
+        for seen in out_dir.glob("best_*.pt"):  # that of the last checkpoint too, where the last look found a better one
+            if best is not None or fitted.best is None or seen != fitted.best.weights:
+                seen.unlink()
     return card
 
 
@@ -191,7 +194,10 @@ def _best_weights(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise InputError(f"{path}: the best weights of the training are missing; train again with --force")
-    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: the best weights of the training are damaged; train again with --force") from error
     return weights
 
 
