@@ -11,7 +11,7 @@ from harness.artifacts import file_sha256
 from harness.cards import finish, prepare
 from harness.detection.card import DetectorCard, DetectorPlan
 from harness.detection.evaluation import DECIDES, Evaluation
-from harness.detection.recipes import DetectorRecipe
+from harness.detection.recipes import BACKBONES_FOLDER, DetectorRecipe
 from harness.fitting import (
     LAST_CHECKPOINT,
     FitSettings,
@@ -26,10 +26,6 @@ from harness.types import InputError, Ints, Split
 
 if TYPE_CHECKING:
     from harness.detection.bridge import Network
-
-
-BACKBONES_FOLDER = "backbones"
-"""Beside the detectors' folders: backbones that were trained on crops, one folder each."""
 
 
 def train(
@@ -183,7 +179,9 @@ def train(
         )
     )
     if here.rank == 0:
-        for seen in out_dir.glob("best_*.pt"):  # that of the last checkpoint too, where the last look found a better one
+        for seen in out_dir.glob(
+            "best_*.pt"
+        ):  # that of the last checkpoint too, where the last look found a better one
             if best is not None or fitted.best is None or seen != fitted.best.weights:
                 seen.unlink()
     return card

@@ -248,7 +248,7 @@ def test_what_is_no_detector_of_boxes_is_refused(config, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["GT", "gt", "WBF_6", "wbf", "ATSS", "atss", "", "9lives", "a b", "a/b", "..", "x" * 101]
+    "name", ["GT", "gt", "WBF_6", "wbf", "ATSS", "atss", "", "9lives", "a b", "a/b", "..", "backbones", "x" * 101]
 )
 def test_names_that_cannot_be_taken(config, name):
     with pytest.raises(InputError, match="detector name"):
