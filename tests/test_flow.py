@@ -367,6 +367,16 @@ def test_the_tables_have_rows_for_detectors_and_fusions_that_the_paper_has_not(d
     assert set(shown["boxes"][1]["thresholds"]) == {"all"}
 
 
+def test_the_tables_take_no_notice_of_a_row_whose_detector_is_gone(data: Path, scratch: Path) -> None:
+    # The row's name could not be read any more, and there were no tables at all.
+    before = ok("tables", "--data", data, "--work", scratch)
+    mine = scratch / "models" / "detectors" / "Mine"
+    shutil.copytree(mine.parent / "ATSS", mine)
+    score("m0 with Mine", data, scratch)
+    shutil.rmtree(mine)
+    assert ok("tables", "--data", data, "--work", scratch) == before
+
+
 def test_fusion_is_not_fitted_on_what_a_member_has_seen(data: Path, scratch: Path) -> None:
     seen = ("--data", data, "--work", scratch, "--scale", "tiny", "--steps", 1, "--force")
     ok("train", "retriever", "m0", *seen, "--deepfashion2-only")
