@@ -94,6 +94,8 @@ def fit_fusion(
     pipeline.work.every_fitted_fusion()  # before hours of search: the fits can be laid over it
     wanted = list(sources or _every_fusion(pipeline))
     ensemble = pipeline.parse(models) if isinstance(models, str) else models
+    if ensemble is not None and ensemble.steps:
+        raise InputError(f"'{ensemble}': fusion is fitted for plain search; leave the step '{ensemble.steps[0]}' out")
     for source in wanted:
         if source.fused is None:
             raise InputError(f"{source}: is no fusion; name WBF_1 to WBF_{len(PAPER_DETECTORS)} or WBF(DETECTOR,…)")

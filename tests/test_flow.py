@@ -382,6 +382,7 @@ def test_fusion_is_not_fitted_on_what_a_member_has_seen(data: Path, scratch: Pat
     ok("train", "retriever", "m0", *seen, "--deepfashion2-only")
     tune = ("tune", "fusion", "--data", data, "--work", scratch, "--trials", 1, "--no-report")
     assert "m0 may have been trained on" in refused(*tune, "--models", "m0")
+    assert "leave the step 'pca(8)' out" in refused(*tune, "--models", "m9 | pca(8)")
     ok(*tune)
     ok("train", "detector", "ATSS", *seen)
     assert "ATSS may have been trained on" in refused(*tune)
