@@ -61,7 +61,8 @@ def detect(
             as their recipes say again.
 
     Raises:
-        InputError: a name is unknown, a detector is not trained, or there is nothing to detect.
+        InputError: a name is unknown, a detector is not trained, there is nothing to detect, or the file of kept
+            settings is damaged.
     """
     from harness.cards import CARD_FILE, read
     from harness.detection.card import DetectorCard
@@ -79,6 +80,9 @@ def detect(
     if fusion is not None and not fusions:
         raise InputError(f"{', '.join(names)}: nothing is fused, so there is nothing to fuse otherwise")
     pipeline.fusions = dict(pipeline.fusions) | fusions
+    if keep:  # before hours of detection: the settings can be laid over what is kept
+        pipeline.work.kept_inference()
+        pipeline.work.every_fitted_fusion()
     if settings is not None or (keep and fusion is None):
         pipeline.inference = dict(pipeline.inference) | dict.fromkeys(detectors, settings or InferenceSettings())
     told = {}

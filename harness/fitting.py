@@ -257,7 +257,7 @@ def fit(
         warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
         # Lightning 2.6.6 asks torch 2.11 for a tree in a way that torch has renamed.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        trainer.fit(module, make_loader(first_step), ckpt_path=str(last) if first_step else None, weights_only=False)
+        trainer.fit(module, make_loader(first_step), ckpt_path=str(last) if first_step else None, weights_only=True)
     if keeper.step < settings.num_steps and not keeper.has_enough:
         raise Interrupted(keeper.told or signal.SIGTERM, out_dir, keeper.step, settings.num_steps)
     return Fitted(first_step, keeper.step, keeper.best)

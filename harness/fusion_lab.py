@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.cards import image_ids_sha256
 from harness.pairs import annotated, halves
-from harness.pipeline import HISTOGRAM, Pipeline
+from harness.pipeline import FUSE_VERSION, HISTOGRAM, Pipeline
 from harness.spec import PAPER_DETECTORS, BoxSource, Ensemble
 from harness.types import Detections, InputError, Ints, Items
 
@@ -85,19 +85,25 @@ def fit_fusion(
         The fit of each source, by its name.
 
     Raises:
-        InputError: the split has no annotations, a model is missing, or one was trained on one of the photos.
+        InputError: the split has no annotations, a model is missing, or one was trained on one of the photos; or the
+            file of fitted settings or that of a search is damaged.
     """
     split = pipeline.split
     annotated(split, pipeline.image_ids)
+    pipeline.work.every_fitted_fusion()  # before hours of search: the fits can be laid over it
     wanted = list(sources or _every_fusion(pipeline))
     ensemble = pipeline.parse(models) if isinstance(models, str) else models
+    if ensemble is not None and ensemble.steps:
+        raise InputError(f"'{ensemble}': fusion is fitted for plain search; leave the step '{ensemble.steps[0]}' out")
     for source in wanted:
         if source.fused is None:
             raise InputError(f"{source}: is no fusion; name WBF_1 to WBF_{len(PAPER_DETECTORS)} or WBF(DETECTOR,…)")
     _refuse_what_saw_the_photos(pipeline, wanted, ensemble)
     fit_ids, report_ids = halves(split, pipeline.image_ids) if report_on_half else (pipeline.image_ids, None)
     names = list(dict.fromkeys(name for source in wanted for name in source.detectors))
-    parts = {name: found.detections for name, found in pipeline.detections_of(names).items()}
+    found = pipeline.detections_of(names)
+    parts = {name: one.detections for name, one in found.items()}
+    judges = [] if ensemble is None else [pipeline.retriever_card(one.model).identity for one in ensemble.members]
     sizes = pipeline.photo_sizes()
     objectives = _objectives(pipeline, ensemble, [fit_ids, *([] if report_ids is None else [report_ids])], sizes)
     fits: dict[str, FusionFit] = {}
@@ -114,6 +120,7 @@ def fit_fusion(
             sizes,
             objectives[0],
             fit_ids,
+            [*(found[name].address for name in source.detectors), *judges],
             {
                 "seed": seed,
                 "num_trials": num_trials,
@@ -185,16 +192,18 @@ def _fit(
     sizes_wh: Mapping[int, tuple[int, int]],
     objective: Objective,
     image_ids: Ints,
+    made_of: Sequence[str],
     options: dict[str, Any],
 ) -> FusionFit:
+    """``made_of``: what the detectors' boxes and the models that judge them are addressed by."""
     from harness.detection.fusion_study import fit_fusion as study
 
     items = annotated(pipeline.split, image_ids)
     space = options["space"]
     kinds = [] if space is None else [kind for kind in space.calibrations if kind != "none"]
-    members = [pipeline.work.model_card("detector", name).identity for name in source.detectors]
-    facts = [source.name, objective.name, image_ids_sha256(image_ids), pipeline.split.fingerprint, *members]
-    facts += [repr({name: value for name, value in options.items() if name not in ("num_trials", "progress")})]
+    facts = [source.name, objective.name, image_ids_sha256(image_ids), pipeline.split.fingerprint, *made_of]
+    searched = {name: value for name, value in options.items() if name not in ("num_trials", "progress")}
+    facts += [str(FUSE_VERSION), repr(searched)]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     found = study(
         detections,

@@ -168,9 +168,11 @@ def tables(pipeline: Pipeline) -> list[PaperTable]:
             measured[5][source.name] = {"AP50": ap.ap50}
     if pipeline.work.board.exists():
         for row in Board(pipeline.work.board).rows(split=split.name, fingerprint=split.fingerprint):
-            if not row.counts or not _is_of_today(pipeline, row):
+            places = _PLACES.get(row.spec, ())
+            # Rows without a place are not looked into: their detectors may be gone, or would look at all photos anew.
+            if not places or not row.counts or not _is_of_today(pipeline, row):
                 continue
-            for number, name in _PLACES.get(row.spec, ()):
+            for number, name in places:
                 accuracies: dict[str, float | None] = {"Acc@1": row.score.acc[1], "Acc@10": row.score.acc[10]}
                 if number == 3:
                     del accuracies["Acc@1"]

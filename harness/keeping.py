@@ -81,7 +81,7 @@ def load_checkpoint(path: Path, module: pl.LightningModule) -> int:
     """
     anew = "put a copy of it back, or begin anew with --force"
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         step, state = int(loaded["global_step"]), loaded["state_dict"]
         there = {name: tuple(value.shape) for name, value in state.items()}
     # A damaged pickle can raise anything at all.
@@ -131,7 +131,11 @@ class Keeper(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: the best so far and the patience that was used up."""
-        best = None if self.best is None else (self.best.step, dict(self.best.figures), self.best.weights.name)
+        best = None
+        if self.best is not None:
+            # Plain numbers: a checkpoint is read without running what else a pickle may hold.
+            figures = {name: float(value) for name, value in self.best.figures.items()}
+            best = (self.best.step, figures, self.best.weights.name)
         return {"best": best, "num_worse": self.num_worse}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -128,7 +128,7 @@ class Workplace:
 
     def damaged_fusion(self, why: object) -> InputError:
         """The error that names the file of fitted fusion settings and the remedy."""
-        return InputError(f"{self.fusion}: is damaged ({why}); remove it, or fit again: run.py tune fusion")
+        return InputError(f"{self.fusion}: is damaged ({why}); remove it, then fit again: run.py tune fusion")
 
     @property
     def inference(self) -> Path:
@@ -159,7 +159,7 @@ class Workplace:
     def damaged_inference(self, why: object) -> InputError:
         """The error that names the file of inference settings and the remedy."""
         return InputError(
-            f"{self.inference}: is damaged ({why}); remove it, or keep settings again: run.py detect --keep"
+            f"{self.inference}: is damaged ({why}); remove it, then keep settings again: run.py detect --keep"
         )
 
     def model_folder(self, kind: ModelKind, name: str) -> Path:

@@ -163,6 +163,17 @@ def test_a_damaged_file_of_settings_is_named(text: str, data: Path, work: Path) 
     assert "remove it" in message
 
 
+def test_a_damaged_file_of_settings_is_told_before_detection(data: Path, work: Path, monkeypatch) -> None:
+    # It was told after the last photo, with the advice to detect with --keep again.
+    def forbidden(*_: object) -> None:
+        raise AssertionError("photos were looked at")
+
+    monkeypatch.setattr("harness.pipeline.detect_in_shards", forbidden)
+    (work / "inference.json").write_text("{")
+    message = refused("detect", "ATSS", "--data", data, "--work", work, "--score-threshold", 0.31, "--keep")
+    assert f"{work / 'inference.json'}: is damaged" in message
+
+
 @pytest.mark.parametrize(
     "options",
     [("--scales", "1,a"), ("--scales", "0"), ("--scales", "1,1"), ("--score-threshold", "2"), ("--devices", "0"),

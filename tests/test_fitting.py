@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,28 @@ def test_a_second_interruption_is_obeyed_at_once(tmp_path) -> None:
     with pytest.raises(SystemExit):
         run(tmp_path, a_line(stop_at=9, die=twice))
     assert run(tmp_path, a_line()).first_step == 7
+
+
+class Program:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_is_no_program(tmp_path) -> None:
+    import torch
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path, a_line(stop_at=17, die=power_cut))
+    last = tmp_path / "last.ckpt"
+    torch.save(torch.load(last, weights_only=True) | {"more": Program(tmp_path / "was run")}, last)
+    with pytest.raises(InputError, match=r"last\.ckpt: the checkpoint is damaged"):
+        run(tmp_path, a_line())
+    assert not (tmp_path / "was run").exists()
 
 
 def test_a_damaged_checkpoint_is_named_and_left(tmp_path) -> None:

@@ -306,6 +306,23 @@ def test_fusion_is_fitted_for_a_retrieval_model_on_one_half_and_reported_on_the_
     assert "exact McNemar" in shown
 
 
+def test_a_search_begins_anew_once_its_boxes_or_its_models_are_others(data: Path, scratch: Path) -> None:
+    # A study of its boxes alone was refused here, or went on with what another model had been worth.
+    options = ("--split", "validation", "--models", "m0", "--boxes", "WBF_2", "--trials", 1, "--no-report")
+
+    def num_studies() -> int:
+        return len(list((scratch / "studies").glob("*.sqlite")))
+
+    before = num_studies()
+    tuned(data, scratch, *options)
+    ok("train", "retriever", "m0", "--data", data, "--work", scratch, "--scale", "tiny", "--steps", 5, "--seed", 5,
+       "--deepfashion2-only", "--force")  # fmt: skip
+    tuned(data, scratch, *options)
+    ok("detect", "ATSS", "--data", data, "--work", scratch, "--score-threshold", 0.3, "--keep")
+    tuned(data, scratch, *options)
+    assert num_studies() == before + 3
+
+
 def test_the_tables_have_rows_for_detectors_and_fusions_that_the_paper_has_not(data: Path, scratch: Path) -> None:
     mine = scratch / "models" / "detectors" / "Mine"
     shutil.copytree(mine.parent / "ATSS", mine)
@@ -331,11 +348,22 @@ def test_the_tables_have_rows_for_detectors_and_fusions_that_the_paper_has_not(d
     assert set(shown["boxes"][1]["thresholds"]) == {"all"}
 
 
+def test_the_tables_take_no_notice_of_a_row_whose_detector_is_gone(data: Path, scratch: Path) -> None:
+    # The row's name could not be read any more, and there were no tables at all.
+    before = ok("tables", "--data", data, "--work", scratch)
+    mine = scratch / "models" / "detectors" / "Mine"
+    shutil.copytree(mine.parent / "ATSS", mine)
+    score("m0 with Mine", data, scratch)
+    shutil.rmtree(mine)
+    assert ok("tables", "--data", data, "--work", scratch) == before
+
+
 def test_fusion_is_not_fitted_on_what_a_member_has_seen(data: Path, scratch: Path) -> None:
     seen = ("--data", data, "--work", scratch, "--scale", "tiny", "--steps", 1, "--force")
     ok("train", "retriever", "m0", *seen, "--deepfashion2-only")
     tune = ("tune", "fusion", "--data", data, "--work", scratch, "--trials", 1, "--no-report")
     assert "m0 may have been trained on" in refused(*tune, "--models", "m0")
+    assert "leave the step 'pca(8)' out" in refused(*tune, "--models", "m9 | pca(8)")
     ok(*tune)
     ok("train", "detector", "ATSS", *seen)
     assert "ATSS may have been trained on" in refused(*tune)
@@ -456,4 +484,12 @@ def test_a_damaged_file_of_fusion_settings_is_named(text: str, data: Path, scrat
     (scratch / "fusion.json").write_text(text)
     message = refused("score", "m0 with WBF_2", "--data", data, "--work", scratch)
     assert f"{scratch / 'fusion.json'}: is damaged" in message
-    assert "run.py tune fusion" in message
+    assert "remove it, then fit again: run.py tune fusion" in message
+
+
+def test_a_damaged_file_of_fusion_settings_is_told_before_a_search(data: Path, scratch: Path, monkeypatch) -> None:
+    # It was told after the last trial, with the advice to search again.
+    monkeypatch.setattr("harness.detection.fusion_study.fit_fusion", forbidden)
+    (scratch / "fusion.json").write_text("{")
+    message = refused("tune", "fusion", "--data", data, "--work", scratch, "--trials", 1)
+    assert f"{scratch / 'fusion.json'}: is damaged" in message

@@ -40,25 +40,24 @@ def read_tensors(path: Path) -> OrderedDict[str, Tensor]:
 def _loaded(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError) as error:
-        raise _unreadable(path, error) from error
     except pickle.UnpicklingError:
         pass
+    except Exception as error:  # what is no pickle can raise anything at all
+        raise _unreadable(path, error) from error
     # mmdet's own checkpoints hold logs and configs beside the tensors: classes that torch refuses to load.
     tolerant = SimpleNamespace(
         __name__="tensors", Unpickler=_TensorsOnly, load=lambda f, **more: _TensorsOnly(f).load()
     )
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=tolerant)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError, ValueError, KeyError) as error:
+    except Exception as error:
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     lines = str(error).splitlines()  # torch goes on for a page
-    return InputError(
-        f"{path}: cannot be read as a state dict of tensors: {lines[0] if lines else type(error).__name__}"
-    )
+    why = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return InputError(f"{path}: cannot be read as a state dict of tensors: {why}")
 
 
 class _Inert:

@@ -31,6 +31,8 @@ _USUAL_GPUS = 8
 _MIXES_SINGLY = ("Mosaic", "RandomAffine", "MixUp")
 """What YOLOX drops together in its last epochs: its affine change is made for four photos in one."""
 
+_NO_DECAY = ("norm_decay_mult", "bias_decay_mult")
+
 
 def recipe_of_config(name: str, config: str) -> tuple[DetectorRecipe, list[str]]:
     """A detector of the given name that is trained as a config says.
@@ -208,7 +210,13 @@ def _optimiser(values: Mapping[str, Any], defaults: Mapping[str, Any], notes: li
     optimiser["weight_decay"] = given.get("weight_decay", 0.01 if _kind(given) == "AdamW" else 0.0)
     if optimiser["kind"] == "sgd":
         optimiser["momentum"] = given.get("momentum", 0.0)
-    keys = (wrapper.get("paramwise_cfg") or {}).get("custom_keys") or {}
+    by_part = wrapper.get("paramwise_cfg") or {}
+    # Under AdamW norms and biases do not decay here either.
+    done = ("custom_keys", "bypass_duplicate", *(_NO_DECAY if optimiser["kind"] == "adamw" else ()))
+    left_out = [f"{key} {value}" for key, value in by_part.items() if key not in done]
+    if left_out:
+        notes.append(f"optim_wrapper.paramwise_cfg: {', '.join(left_out)}: left out")
+    keys = by_part.get("custom_keys") or {}
     if "lr_mult" in keys.get("backbone", {}):
         optimiser["backbone_factor"] = keys["backbone"]["lr_mult"]
     others = [key for key, value in keys.items() if key != "backbone" and "lr_mult" in value]

@@ -7,7 +7,8 @@ fusion that cannot beat its best member on the photos of the search ends as that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,7 +106,7 @@ def fit_fusion(
 
     Raises:
         ValueError: there is no detector, or no trial is allowed.
-        InputError: the file holds a search over other boxes.
+        InputError: the file holds a search over other boxes, or is damaged, or the disk is full.
     """
     import optuna
 
@@ -121,18 +122,57 @@ def fit_fusion(
     def value_of(trial: optuna.Trial) -> float:
         return float(objective(fuse(few, sizes_wh, settings_of(_suggested(trial, searched, len(few))))))
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     facts = (seed, member_values, asdict(searched), max_per_image)
-    study = _open_study(storage, _digest(few, facts), _first_trials(searched, len(few)))
-    done = _completed(study)
-    while done < num_trials:
-        # A sampler a trial, seeded by its number: a search that was interrupted goes on as it would have.
-        study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + done, n_startup_trials=_NUM_RANDOM)
-        study.optimize(value_of, n_trials=1)
+    with _held(storage):
+        study = _open_study(storage, _digest(few, facts), _first_trials(searched, len(few)))
         done = _completed(study)
-        if progress is not None:
-            progress(done, num_trials)
-    return FittedFusion(settings_of(study.best_params), float(study.best_value), member_values, done)
+        while done < num_trials:
+            # A sampler a trial, seeded by its number: a search that was interrupted goes on as it would have.
+            study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + done, n_startup_trials=_NUM_RANDOM)
+            study.optimize(value_of, n_trials=1)
+            done = _completed(study)
+            if progress is not None:
+                progress(done, num_trials)
+        return FittedFusion(settings_of(study.best_params), float(study.best_value), member_values, done)
+
+
+@contextmanager
+def _held(storage: Path | None) -> Iterator[None]:
+    """One search at a time in a file: another waits, since it would take the trial that is being made for a lost one.
+
+    Raises:
+        InputError: the file cannot be read or written.
+    """
+    import optuna
+    from filelock import FileLock
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if storage is None:
+        yield
+        return
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(storage.with_name(storage.name + ".lock")):
+            yield
+    except Exception as error:
+        if not _is_of_storage(error):
+            raise
+        cause: BaseException = error
+        while cause.__cause__ is not None and _is_of_storage(cause.__cause__):
+            cause = cause.__cause__
+        why = str(cause).splitlines()[0]
+        raise InputError(
+            f"{storage}: the search's file cannot be used ({why}); where the disk is full make room, else remove the "
+            "file and search anew"
+        ) from error
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    """Whether Optuna or the database that it keeps its trials in failed, and not what a trial does."""
+    import optuna
+
+    database = type(error).__module__.partition(".")[0] == "sqlalchemy"
+    return database or isinstance(error, optuna.exceptions.StorageInternalError)
 
 
 def best_of_each_photo(detections: Detections, limit: int) -> Detections:
@@ -218,8 +258,6 @@ def _weight_names(num_detectors: int) -> list[str]:
 def _open_study(storage: Path | None, digest: str, first_trials: Sequence[dict[str, Any]]) -> optuna.Study:
     import optuna
 
-    if storage is not None:
-        storage.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=None if storage is None else f"sqlite:///{storage}",
         study_name=_STUDY,

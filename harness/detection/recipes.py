@@ -16,6 +16,10 @@ from harness.detection.settings import Augmentation, Fraction, Frozen, Optimiser
 from harness.types import InputError
 
 ScaleName = Literal["full", "tiny"]
+
+BACKBONES_FOLDER = "backbones"
+"""Beside the detectors' folders: backbones that were trained on crops, one folder each."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,99}")
 
 
@@ -233,11 +237,11 @@ def check_name(name: str) -> None:
     Raises:
         InputError: other characters than letters, digits and ``_ . -``, or the name means something else already.
     """
-    taken = {one.lower() for one in (*_shipped(), "GT")}
+    taken = {one.lower() for one in (*_shipped(), "GT", BACKBONES_FOLDER)}
     if not _NAME.fullmatch(name) or name.lower() in taken or name.upper().startswith("WBF"):
         raise InputError(
-            f"detector name {name!r}: expected a letter and up to 99 letters, digits, '_', '.' and '-'; GT, what "
-            f"begins with WBF and the names of the recipes ({', '.join(_shipped())}) are taken"
+            f"detector name {name!r}: expected a letter and up to 99 letters, digits, '_', '.' and '-'; GT, "
+            f"{BACKBONES_FOLDER}, what begins with WBF and the names of the recipes ({', '.join(_shipped())}) are taken"
         )
 
 

@@ -10,7 +10,7 @@ from harness.artifacts import file_sha256
 from harness.cards import finish, prepare
 from harness.detection.card import DetectorCard, DetectorPlan
 from harness.detection.evaluation import DECIDES, Evaluation
-from harness.detection.recipes import DetectorRecipe
+from harness.detection.recipes import BACKBONES_FOLDER, DetectorRecipe
 from harness.fitting import (
     LAST_CHECKPOINT,
     FitSettings,
@@ -25,10 +25,6 @@ from harness.types import InputError, Ints, Split
 
 if TYPE_CHECKING:
     from harness.detection.bridge import Network
-
-
-BACKBONES_FOLDER = "backbones"
-"""Beside the detectors' folders: backbones that were trained on crops, one folder each."""
 
 
 def train(
@@ -181,8 +177,12 @@ def train(
             accumulate=accumulate,
         )
     )
-    if best is not None and here.rank == 0:
-        best.weights.unlink(missing_ok=True)
+    if here.rank == 0:
+        for seen in out_dir.glob(
+            "best_*.pt"
+        ):  # that of the last checkpoint too, where the last look found a better one
+            if best is not None or fitted.best is None or seen != fitted.best.weights:
+                seen.unlink()
     return card
 
 
@@ -191,7 +191,10 @@ def _best_weights(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise InputError(f"{path}: the best weights of the training are missing; train again with --force")
-    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything at all
+        raise InputError(f"{path}: the best weights of the training are damaged; train again with --force") from error
     return weights
 
 

@@ -144,9 +144,9 @@ def _as_mmdet(
 
 
 def _with_tuples(node: Any) -> Any:
-    """TOML and JSON know lists only; mmcv asks for tuples where it means sizes and ranges."""
+    """TOML and JSON know lists only; mmcv asks for tuples where it means sizes and ranges, not for probabilities."""
     if isinstance(node, Mapping):
-        return {key: _with_tuples(value) for key, value in node.items()}
+        return {key: value if key == "prob" else _with_tuples(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
         parts = [_with_tuples(part) for part in node]
         numbers = bool(parts) and all(isinstance(part, int | float) for part in parts)

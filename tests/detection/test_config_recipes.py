@@ -55,7 +55,7 @@ def test_what_a_config_says_is_followed(config, untried):
     full = recipe.full
     assert recipe.name == "Mine"
     assert recipe.published is None
-    assert notes == []
+    assert notes == ["optim_wrapper.paramwise_cfg: bias_lr_mult 2.0, bias_decay_mult 0.0: left out"]
     assert full.config == ""
     assert full.model["type"] == "FCOS"
     assert full.input_px == (160, 128)
@@ -156,11 +156,13 @@ def test_what_mixes_photos_is_left_out_and_told(untried):
     kinds = [step["type"] for step in recipe.full.transforms]
     assert kinds == ["YOLOXHSVRandomAug", "RandomFlip", "Resize", "Pad", "FilterAnnotations"]
     assert any("Mosaic" in note and "left out: Mosaic, RandomAffine" in note for note in notes)
+    assert "optim_wrapper.paramwise_cfg: norm_decay_mult 0.0, bias_decay_mult 0.0: left out" in notes
     assert recipe.full.schedule == "cosine"
     recipe, notes = recipe_of_config("Mine", RTMDET)
     assert [step["type"] for step in recipe.full.transforms][:2] == ["RandomResize", "RandomCrop"]
     assert any("last epochs are used throughout" in note for note in notes)
     assert any("8 GPUs of 32 photos" in note for note in notes)
+    assert not any("paramwise" in note for note in notes)  # norms and biases do not decay, as AdamW has it here
     assert (recipe.full.optimiser.kind, recipe.full.batch_size) == ("adamw", 256)
 
 
@@ -248,7 +250,7 @@ def test_what_is_no_detector_of_boxes_is_refused(config, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["GT", "gt", "WBF_6", "wbf", "ATSS", "atss", "", "9lives", "a b", "a/b", "..", "x" * 101]
+    "name", ["GT", "gt", "WBF_6", "wbf", "ATSS", "atss", "", "9lives", "a b", "a/b", "..", "backbones", "x" * 101]
 )
 def test_names_that_cannot_be_taken(config, name):
     with pytest.raises(InputError, match="detector name"):

@@ -60,6 +60,7 @@ def test_a_look_changes_nothing(plain, split, tmp_path):
     card = train(short(), "tiny", split, JUDGED_ON - 8, tmp_path, seed=3, evaluation=evaluation(split, score))
     assert alike(weights_of(tmp_path), plain)
     assert len(shown) == 3
+    assert [path.name for path in tmp_path.glob("best_*")] == ["best_0000006.pt"]
     assert all(set(found.image_ids) <= set(JUDGED_ON) and len(found) for found in shown)
     seen = detect(Detector.load(tmp_path), split, JUDGED_ON)
     for name in ("image_ids", "boxes_xyxy", "scores", "category_ids"):  # the last look was at the finished detector
@@ -91,6 +92,29 @@ def test_the_best_weights_are_taken_and_the_card_says_by_which_photos(split, tmp
     other = train(short(), "tiny", split, JUDGED_ON - 8, tmp_path / "stopped", seed=3, evaluation=stops)
     assert (other.best_step, other.last_step) == (4, 6)
     assert alike(weights_of(tmp_path / "best"), weights_of(tmp_path / "stopped"))
+
+
+def test_what_was_best_before_the_last_look_is_not_left_behind(split, tmp_path):
+    score, _ = told(0.1, 0.2, 0.3)
+    settings = evaluation(split, score, patience=5)
+    card = train(short(), "tiny", split, JUDGED_ON - 8, tmp_path, seed=3, evaluation=settings)
+    assert card.best_step == 6
+    assert not list(tmp_path.glob("best_*"))
+
+
+@pytest.mark.parametrize(("damage", "what"), [("unlink", "missing"), ("write_bytes", "damaged")])
+def test_lost_best_weights_are_named(damage, what, split, tmp_path):
+    figures = iter([0.3, 0.2, 0.1])
+
+    def score(found):
+        figure = next(figures)
+        if figure == 0.1:
+            (best,) = tmp_path.glob("best_*.pt")
+            best.unlink() if damage == "unlink" else best.write_bytes(b"PK rubbish")
+        return BoxAP(figure, 0.5, None, None, None, None)
+
+    with pytest.raises(InputError, match=rf"best_0000002\.pt: the best weights of the training are {what}.*--force"):
+        train(short(), "tiny", split, JUDGED_ON - 8, tmp_path, seed=3, evaluation=evaluation(split, score, patience=5))
 
 
 def test_patience_ends_it_early(split, tmp_path):

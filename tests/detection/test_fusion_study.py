@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import numpy as np
 import pytest
 
@@ -114,6 +117,40 @@ def test_a_file_of_another_study_is_refused(tmp_path):
     fit_fusion([guesses(0, 1.0)], SIZES, agreement, seed=0, num_trials=1, storage=storage)
     with pytest.raises(InputError, match=r"study\.db: holds a search over other boxes"):
         fit_fusion([guesses(1, 1.0)], SIZES, agreement, seed=0, num_trials=1, storage=storage)
+
+
+@pytest.mark.parametrize("damage", ["rubbish", "truncated", "other"])
+def test_a_damaged_file_of_a_study_is_named(damage, tmp_path):
+    storage = tmp_path / "study.db"
+    if damage == "truncated":
+        fit_fusion([guesses(0, 1.0)], SIZES, agreement, seed=0, num_trials=2, storage=storage)
+        storage.write_bytes(storage.read_bytes()[:6000])
+    elif damage == "other":
+        with sqlite3.connect(storage) as other:
+            other.execute("CREATE TABLE studies (name TEXT)")
+    else:
+        storage.write_text("no database")
+    with pytest.raises(InputError, match=r"study\.db: the search's file cannot be used \(.*remove the file"):
+        fit_fusion([guesses(0, 1.0)], SIZES, agreement, seed=0, num_trials=3, storage=storage)
+
+
+def test_a_second_search_in_the_same_file_waits_for_the_first(tmp_path):
+    # It took the first one's trial for one that a killed search had left, and both broke off.
+    members, storage = [guesses(seed, 4.0) for seed in range(2)], tmp_path / "study.db"
+
+    def search(objective):
+        return fit_fusion(members, SIZES, objective, seed=0, num_trials=3, storage=storage)
+
+    with ThreadPoolExecutor(1) as other:
+        second = []
+
+        def during(detections):
+            if not second and storage.exists():
+                second.append(other.submit(search, agreement))
+                wait(second, timeout=1)
+            return agreement(detections)
+
+        assert search(during) == second[0].result()
 
 
 def test_nothing_to_fit():

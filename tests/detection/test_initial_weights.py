@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.detection.card import DetectorCard, DetectorPlan
+from harness.detection.checkpoints import read_tensors
 from harness.detection.initial_weights import address_of, fetched, find, take_over
 from harness.detection.recipes import load_recipes
 from harness.detection.training import fresh_network, train
@@ -256,3 +257,12 @@ def test_none_skips_the_pretraining(split, tmp_path):
 def test_a_path_must_exist():
     with pytest.raises(InputError, match=r"nothing\.pth: there are no initial weights; .*coco, imagenet"):
         find("nothing.pth", load_recipes()["ATSS"].full)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"0", b"PK\x03\x04", b"\x80\x02}q\x00."])
+def test_a_file_that_is_no_checkpoint_is_named(content, tmp_path):
+    # Read as a pickle, a text can be anything: "hello" asks for the 101st object that was remembered.
+    path = tmp_path / "notes.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"notes\.pth: cannot be read as a state dict of tensors: \w+"):
+        read_tensors(path)

@@ -14,9 +14,9 @@ from harness.data.photos import decode_rgb
 from harness.detection.card import DetectorCard, DetectorPlan
 from harness.detection.inference import Detector, detect
 from harness.detection.module import learning_rate_factor
-from harness.detection.recipes import load_recipes
+from harness.detection.recipes import BACKBONES_FOLDER, load_recipes
 from harness.detection.settings import Optimiser
-from harness.detection.training import BACKBONES_FOLDER, fresh_network, train
+from harness.detection.training import fresh_network, train
 from harness.types import InputError
 
 SHORT = {"batch_size": 2, "num_steps": 4, "pretraining": None}

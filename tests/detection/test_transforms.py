@@ -214,3 +214,18 @@ def test_a_killed_training_with_transforms_goes_on_to_the_same_weights(name, spl
     resumed = train(*arguments, tmp_path / "again", seed=3, checkpoint_every=1)
     assert resumed.resumed_at == 2
     assert resumed.weights_sha256 == straight.weights_sha256
+
+
+def test_a_flip_may_have_several_directions():
+    # mmcv takes the probabilities of several directions as a list alone, and sizes as tuples alone.
+    photo = np.zeros((40, 40, 3), np.uint8)
+    photo[:10, :20] = 255
+    flip = {"type": "RandomFlip", "prob": [0.5, 0.5], "direction": ["horizontal", "vertical"]}
+    transforms = Transforms([flip, {"type": "Resize", "scale": [40, 40]}])
+    boxes = np.array([[0.0, 0, 20, 10]])
+    found = set()
+    for seed in range(12):
+        changed = transforms(photo, boxes, None, np.random.default_rng(seed))
+        assert changed is not None
+        found.add(tuple(changed.laid.boxes_xyxy[0].tolist()))
+    assert found == {(20, 0, 40, 10), (0, 30, 20, 40)}
