@@ -142,7 +142,7 @@ def test_settings_are_of_this_call_unless_they_are_kept(data: Path, work: Path) 
     assert params(work) == [{"flip": True}, {}]
     told("ATSS", *place, "--precision", "bf16")
     assert {"precision": "bf16"} in params(work)
-    assert "from now on as the recipes say" in ok("detect", "ATSS", *place, "--keep")
+    assert "from now on the detectors look as their recipes say" in ok("detect", "ATSS", *place, "--keep")
     assert json.loads((work / "inference.json").read_text()) == {}
     assert told("ATSS", *place)["boxes"][0]["address"] == plain
 
