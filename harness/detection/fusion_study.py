@@ -7,6 +7,7 @@ fusion that cannot beat its best member on the photos of the search ends as that
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -145,7 +146,6 @@ def _held(storage: Path | None) -> Iterator[None]:
     """
     import optuna
     from filelock import FileLock
-    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is None:
@@ -155,12 +155,14 @@ def _held(storage: Path | None) -> Iterator[None]:
     try:
         with FileLock(storage.with_name(storage.name + ".lock")):
             yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        while isinstance(error.__cause__, SQLAlchemyError):
-            error = error.__cause__
-        why = str(error).splitlines()[0]
+    except Exception as error:
+        cause: BaseException | None = error  # Optuna hands its database's errors on in wrappers of others
+        while cause is not None and not isinstance(cause, sqlite3.Error):
+            cause = cause.__cause__
+        if cause is None:
+            raise
         raise InputError(
-            f"{storage}: the search's file cannot be used ({why}); where the disk is full make room, else remove the "
+            f"{storage}: the search's file cannot be used ({cause}); where the disk is full make room, else remove the "
             "file and search anew"
         ) from error
 
