@@ -7,6 +7,7 @@ fusion that cannot beat its best member on the photos of the search ends as that
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -155,24 +156,15 @@ def _held(storage: Path | None) -> Iterator[None]:
         with FileLock(storage.with_name(storage.name + ".lock")):
             yield
     except Exception as error:
-        if not _is_of_storage(error):
-            raise
-        cause: BaseException = error
-        while cause.__cause__ is not None and _is_of_storage(cause.__cause__):
+        cause: BaseException | None = error  # Optuna hands its database's errors on in wrappers of others
+        while cause is not None and not isinstance(cause, sqlite3.Error):
             cause = cause.__cause__
-        why = str(cause).splitlines()[0]
+        if cause is None:
+            raise
         raise InputError(
-            f"{storage}: the search's file cannot be used ({why}); where the disk is full make room, else remove the "
+            f"{storage}: the search's file cannot be used ({cause}); where the disk is full make room, else remove the "
             "file and search anew"
         ) from error
-
-
-def _is_of_storage(error: BaseException) -> bool:
-    """Whether Optuna or the database that it keeps its trials in failed, and not what a trial does."""
-    import optuna
-
-    database = type(error).__module__.partition(".")[0] == "sqlalchemy"
-    return database or isinstance(error, optuna.exceptions.StorageInternalError)
 
 
 def best_of_each_photo(detections: Detections, limit: int) -> Detections:
@@ -266,9 +258,9 @@ def _open_study(storage: Path | None, digest: str, first_trials: Sequence[dict[s
     )
     there = study.user_attrs.get("digest")
     if there is None:
-        study.set_user_attr("digest", digest)
-        for values in first_trials:
+        for values in first_trials[len(study.get_trials(deepcopy=False)) :]:  # some, if a search was killed right here
             study.enqueue_trial(values)
+        study.set_user_attr("digest", digest)
     elif there != digest:
         raise InputError(
             f"{storage}: holds a search over other boxes or of another seed; name another file or delete it"
