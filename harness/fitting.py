@@ -13,6 +13,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,8 +219,6 @@ def fit(
     check_precision(settings.precision)
     out_dir.mkdir(parents=True, exist_ok=True)
     here = Place() if settings.alone else join()
-    if here.rank == 0:
-        clear_parts(out_dir)
     last = out_dir / LAST_CHECKPOINT
     first_step = load_checkpoint(last, module) if last.exists() else 0
     keeper = Keeper(settings, out_dir, first_step, watch)
@@ -248,7 +247,7 @@ def fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    with warnings.catch_warnings():
+    with _alone_in(out_dir, here.rank), warnings.catch_warnings():
         # The loader is told its first step (StepSampler), which Lightning cannot see.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -257,10 +256,35 @@ def fit(
         warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
         # Lightning 2.6.6 asks torch 2.11 for a tree in a way that torch has renamed.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        if here.rank == 0:
+            clear_parts(out_dir)
         trainer.fit(module, make_loader(first_step), ckpt_path=str(last) if first_step else None, weights_only=True)
     if keeper.step < settings.num_steps and not keeper.has_enough:
         raise Interrupted(keeper.told or signal.SIGTERM, out_dir, keeper.step, settings.num_steps)
     return Fitted(first_step, keeper.step, keeper.best)
+
+
+@contextmanager
+def _alone_in(out_dir: Path, rank: int) -> Iterator[None]:
+    """Hold a model's folder while it is trained; the system lets go of it when the process dies.
+
+    Raises:
+        InputError: another command trains in it.
+    """
+    from filelock import FileLock, Timeout
+
+    if rank:  # of several processes the first holds it for all
+        yield
+        return
+    lock = FileLock(out_dir / ".training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"{out_dir}: another command is training in this folder; wait for it, or end it") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_progress(out_dir: Path, done: int, total: int, rate: float) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from harness.cards import image_ids_sha256
 from harness.pairs import annotated, halves
 from harness.pipeline import FUSE_VERSION, HISTOGRAM, Pipeline
-from harness.spec import PAPER_DETECTORS, BoxSource, Ensemble
+from harness.spec import DEFAULT_BOXES, PAPER_DETECTORS, BoxSource, Ensemble
 from harness.types import Detections, InputError, Ints, Items
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class FusionFit:
         num_trials: settings tried.
         num_photos: of the search.
         fitted_on: split, fingerprint and photos of the search.
+        detectors: detector -> identity of the weights that were fused; the settings are of no use for others.
         report: on photos that the search did not see: how many, and the objective of the best member, of the default
             settings and of these; empty without such photos.
     """
@@ -51,6 +52,7 @@ class FusionFit:
     num_trials: int
     num_photos: int
     fitted_on: dict[str, Any]
+    detectors: dict[str, str]
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -95,7 +97,11 @@ def fit_fusion(
     ensemble = pipeline.parse(models) if isinstance(models, str) else models
     if ensemble is not None and ensemble.steps:
         raise InputError(f"'{ensemble}': fusion is fitted for plain search; leave the step '{ensemble.steps[0]}' out")
+    if ensemble is not None and ensemble.boxes != BoxSource(DEFAULT_BOXES):
+        raise InputError(f"'{ensemble}': the boxes are what is fitted; name models alone, and fusions by --boxes")
     for source in wanted:
+        if source.budget is not None:
+            raise InputError(f"{source}: settings are fitted without a budget; name {source.name}, and --max-per-image")
         if source.fused is None:
             raise InputError(f"{source}: is no fusion; name WBF_1 to WBF_{len(PAPER_DETECTORS)} or WBF(DETECTOR,…)")
     _refuse_what_saw_the_photos(pipeline, wanted, ensemble)
@@ -153,7 +159,7 @@ def _refuse_what_saw_the_photos(pipeline: Pipeline, sources: Sequence[BoxSource]
     if ensemble is not None:
         cards += [("retriever", pipeline.retriever_card(member.model)) for member in ensemble.members]
     for kind, card in cards:
-        if card.saw_any(split.name, split.fingerprint, pipeline.image_ids, split.photos.image_ids):
+        if card.saw_any(split.fingerprint, pipeline.image_ids, split.photos.image_ids):
             raise InputError(
                 f"{card.folder}: {card.name} may have been trained on the photos that fusion would be fitted on; "
                 f"train it without them: run.py train {kind} {card.name}{hold_out} --force"
@@ -225,6 +231,7 @@ def _fit(
             "fingerprint": pipeline.split.fingerprint,
             "image_ids_sha256": image_ids_sha256(image_ids),
         },
+        detectors={name: pipeline.work.model_card("detector", name).identity for name in source.detectors},
     )
 
 

@@ -58,7 +58,7 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
 
     split = pipeline.split
     assert scored.score is not None
-    known = [(card.saw(split.name, split.fingerprint), card.name) for card in scored.members]
+    known = [(card.saw(split.fingerprint), card.name) for card in scored.members]
     reasons = [f"{how} {split.name}: {name}" for how, name in known if how]
     source = scored.ensemble.boxes
     fitted = pipeline.work.fitted_fusion(source.name) if source.fused is not None else None
@@ -163,7 +163,11 @@ def tables(pipeline: Pipeline) -> list[PaperTable]:
     every = [BoxSource(f"WBF_{count}") for count in range(1, len(PAPER_DETECTORS) + 1)]
     every += [source for source in map(BoxSource, pipeline.work.every_fitted_fusion()) if source not in every]
     for source in every:
-        ap = box_ap_of(pipeline, source) if set(source.detectors) <= set(trained) else None
+        ap = (
+            box_ap_of(pipeline, source)
+            if set(source.detectors) <= set(trained) and _is_fitted(pipeline, source)
+            else None
+        )
         if ap is not None:
             measured[5][source.name] = {"AP50": ap.ap50}
     if pipeline.work.board.exists():
@@ -189,9 +193,20 @@ def _is_of_today(pipeline: Pipeline, row: Row) -> bool:
         cards = pipeline.members(ensemble)[len(ensemble.boxes.detectors) :]
     except InputError:
         return False  # a model is gone, or the row was scored by steps that this version cannot run
+    if ensemble.boxes.fused is not None and not _is_fitted(pipeline, ensemble.boxes):
+        return False
     boxes = pipeline.boxes(ensemble.boxes)
     wanted = {f"{card.name}:{pipeline.embed_recipe(card, boxes).address}" for card in cards}
     return wanted <= set(row.artifacts)
+
+
+def _is_fitted(pipeline: Pipeline, source: BoxSource) -> bool:
+    """Whether the settings of a fusion are of use: none of its detectors was trained anew since they were fitted."""
+    try:
+        pipeline.fusion_settings(source)
+    except InputError:
+        return False
+    return True
 
 
 _TITLES = ("ATSS", "Cascade Mask R-CNN", "CenterNet", "RetinaNet-R101-FPN", "RetinaNet-X101-FPN")

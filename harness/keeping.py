@@ -220,7 +220,8 @@ class Keeper(Callback):
         if self.best is None or figures[self.watch.figure] > self.best.figures[self.watch.figure]:
             self.best = Best(self.step, figures, self.out_dir / f"best_{self.step:07d}.pt")
             self.num_worse = 0
-            first_does(lambda: self._write_best(self.watch.weights()))  # type: ignore[union-attr]
+            if self.watch.patience:  # else nobody takes them
+                first_does(lambda: self._write_best(self.watch.weights()))  # type: ignore[union-attr]
         else:
             self.num_worse += 1
         # Rates are of training alone.

@@ -26,7 +26,7 @@ from harness.artifacts import (
 )
 from harness.progress import Reporter, silent
 from harness.shards import DetectorToRun, Resources, detect_in_shards, embed_in_shards, in_order
-from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, parse
+from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, parse, parse_boxes
 from harness.timing import StageTime, Stopwatch
 from harness.types import GALLERY_LENGTH, Detections, Embeddings, InputError, Ints, Ranking, Score, Split
 from harness.workplace import ModelCard, ModelKind, Workplace
@@ -202,13 +202,20 @@ class Pipeline:
         """How a fusion's boxes are fused: as this pipeline was told, as was kept in the working folder, or plainly.
 
         Raises:
-            InputError: the file of kept settings is damaged.
+            InputError: the file of kept settings is damaged, or they were fitted for a detector that was trained anew.
         """
         from harness.detection.fusion import FusionSettings
 
         if source.name in self.fusions:
             return self.fusions[source.name]
         entry = self.work.fitted_fusion(source.name)
+        for name, identity in ({} if entry is None else entry.get("detectors", {})).items():
+            if self.work.model_card("detector", name).identity != identity:
+                raise InputError(
+                    f"{self.work.fusion}: the settings of {source.name} were fitted for another {name} than is "
+                    "trained here now; fit them again: run.py tune fusion, or go without: run.py detect "
+                    f"'{source.name}' --data DIR --fusion defaults --keep"
+                )
         try:
             return FusionSettings() if entry is None else FusionSettings(**entry["settings"])
         except (TypeError, KeyError, ValueError) as error:
@@ -268,12 +275,14 @@ class Pipeline:
     def parse(self, spec: str) -> Ensemble:
         """A spec that may name the paper's models and detectors, the histogram, and whatever is trained here."""
         models = dict.fromkeys((*PAPER_MODELS, *self.work.trained("retriever"), HISTOGRAM))
-        detectors = dict.fromkeys((*PAPER_DETECTORS, *self.work.trained("detector")))
-        return parse(spec, models=tuple(models), detectors=tuple(detectors))
+        return parse(spec, models=tuple(models), detectors=self._detectors())
+
+    def _detectors(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*PAPER_DETECTORS, *self.work.trained("detector"))))
 
     def parse_boxes(self, text: str) -> BoxSource:
         """A box source by itself, such as ``WBF_5@126k`` or a detector's name."""
-        return self.parse(f"{HISTOGRAM} + {text}").boxes
+        return parse_boxes(text, detectors=self._detectors())
 
     # --- search, challenge JSON, score ---------------------------------------------------------
 

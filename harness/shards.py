@@ -83,7 +83,7 @@ def detect_in_shards(
     Raises:
         InputError: a photo or a model is damaged, or there are fewer GPUs than asked for.
     """
-    from harness.detection.fusion import available_threads
+    from harness.workers import available_threads
 
     shards = [image_ids[start : start + PHOTOS_A_SHARD] for start in range(0, len(image_ids), PHOTOS_A_SHARD)]
     names = {draft: _shard_names(detectors[draft].identity, split, shards) for draft in drafts}

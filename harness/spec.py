@@ -186,6 +186,23 @@ def parse(
     return _Parser(text, tuple(models), tuple(detectors)).ensemble()
 
 
+def parse_boxes(text: str, *, detectors: Sequence[str] = PAPER_DETECTORS) -> BoxSource:
+    """The box source that a text names by itself, such as ``WBF_5@126k``.
+
+    Args:
+        text: what may stand after ``+`` in a spec.
+        detectors: the detectors that may be named.
+
+    Raises:
+        SpecError: as `parse`.
+    """
+    parser = _Parser(text, (), tuple(detectors))
+    source = parser.boxes()
+    if parser.at < len(text):
+        parser.fail("expected a budget, such as @126k, or the end", parser.at)
+    return source
+
+
 class _Parser:
     def __init__(self, text: str, models: tuple[str, ...], detectors: tuple[str, ...]) -> None:
         self.text = text

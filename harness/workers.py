@@ -104,6 +104,17 @@ def _show(job: Job, shown: dict[str, Progress], report: Reporter) -> None:
         shown[job.name](*told)
 
 
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_threads() -> int:
+    """The threads that it makes sense to compute in: a core each; fewer where ``OMP_NUM_THREADS`` says so."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(available_cores(), int(asked))) if asked.isdigit() else available_cores()
+
+
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Children started in the block compute on one thread; this process keeps what it had."""

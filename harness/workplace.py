@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock
 
 from harness.artifacts import Store
 from harness.cards import CARD_FILE, image_ids_sha256, write_text
@@ -42,14 +43,17 @@ class ModelCard:
     summary: str = ""
     chosen_on: tuple[Mapping[str, Any], ...] = ()
 
-    def saw(self, split: str, fingerprint: str) -> str | None:
-        """How the model knows this split of this data set: ``trained on`` or ``chosen on``; None if it does not."""
+    def saw(self, fingerprint: str) -> str | None:
+        """How the model knows the photos of this fingerprint: ``trained on`` or ``chosen on``; None if it does not.
+
+        The name of the split does not count: the same photos may be a training split elsewhere.
+        """
         for how, photos in (("trained on", self.trained_on), ("chosen on", self.chosen_on)):
-            if any(seen["split"] == split and seen["fingerprint"] == fingerprint for seen in photos):
+            if any(seen["fingerprint"] == fingerprint for seen in photos):
                 return how
         return None
 
-    def saw_any(self, split: str, fingerprint: str, image_ids: Ints, all_ids: Ints) -> bool:
+    def saw_any(self, fingerprint: str, image_ids: Ints, all_ids: Ints) -> bool:
         """Whether the model may have been trained on one of these photos of a split.
 
         A card keeps the SHA-256 of the ids it was trained on: only if they are just the rest of the split is it known
@@ -57,16 +61,12 @@ class ModelCard:
         them next chooses by them in the same way.
 
         Args:
-            split: the split's name.
-            fingerprint: which data.
+            fingerprint: of the split.
             image_ids: the photos in question.
             all_ids: all photos of the split.
         """
         rest = image_ids_sha256(np.setdiff1d(all_ids, image_ids))
-        return any(
-            seen["split"] == split and seen["fingerprint"] == fingerprint and seen["image_ids_sha256"] != rest
-            for seen in self.trained_on
-        )
+        return any(seen["fingerprint"] == fingerprint and seen["image_ids_sha256"] != rest for seen in self.trained_on)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ class Workplace:
 
     def keep_fusions(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep settings of fusions, each with what it was fitted for and on; those of others stay."""
-        write_text(self.fusion, json.dumps(self.every_fitted_fusion() | dict(entries), indent=1) + "\n")
+        with self._changing(self.fusion):
+            write_text(self.fusion, json.dumps(self.every_fitted_fusion() | dict(entries), indent=1) + "\n")
 
     def damaged_fusion(self, why: object) -> InputError:
         """The error that names the file of fitted fusion settings and the remedy."""
@@ -153,8 +154,14 @@ class Workplace:
 
     def keep_inference(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep settings of detectors, for every command from now on; empty ones restore the recipe's."""
-        entries = {name: entry for name, entry in (self.kept_inference() | dict(changes)).items() if entry}
-        write_text(self.inference, json.dumps(entries, indent=1) + "\n")
+        with self._changing(self.inference):
+            entries = {name: entry for name, entry in (self.kept_inference() | dict(changes)).items() if entry}
+            write_text(self.inference, json.dumps(entries, indent=1) + "\n")
+
+    def _changing(self, path: Path) -> FileLock:
+        """One process at a time lays something over what a file holds."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(path.with_name(f".{path.name}.lock"))
 
     def damaged_inference(self, why: object) -> InputError:
         """The error that names the file of inference settings and the remedy."""

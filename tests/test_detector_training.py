@@ -37,8 +37,8 @@ def test_a_row_on_the_photos_that_chose_a_detector_is_marked(data, chosen_on_val
     work = chosen_on_validation
     card = Workplace(work).model_card("detector", "ATSS")
     validation = read_split(data, "validation")
-    assert card.saw("validation", validation.fingerprint) == "chosen on"
-    assert card.saw("test", validation.fingerprint) is None
+    assert card.saw(validation.fingerprint) == "chosen on"
+    assert card.saw("another") is None
     assert card.chosen_on[0]["num_photos"] == 30
     ok("train", "retriever", "m0", "--data", data, "--work", work, "--scale", "tiny", "--steps", 2,
        "--deepfashion2-only")  # fmt: skip
@@ -53,8 +53,8 @@ def test_fusion_may_be_fitted_on_held_out_photos_that_chose_a_detector(data, tmp
     train = read_split(data, "train")
     rest, held = held_out_pairs(train)
     assert card.chosen_on[0]["num_photos"] == len(held)
-    assert not card.saw_any("train", train.fingerprint, held, train.photos.image_ids)
-    assert card.saw_any("train", train.fingerprint, rest, train.photos.image_ids)
+    assert not card.saw_any(train.fingerprint, held, train.photos.image_ids)
+    assert card.saw_any(train.fingerprint, rest, train.photos.image_ids)
     ok("tune", "fusion", "--data", data, "--work", tmp_path, "--trials", 1, "--no-report")
 
 

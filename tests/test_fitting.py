@@ -301,8 +301,10 @@ def test_patience_ends_the_training_and_the_best_weights_are_kept(tmp_path) -> N
     ten = a_line()
     run(tmp_path / "ten", ten, watching(ten, [0.1, 0.2], patience=0), num_steps=10)
     kept = torch.load(fitted.best.weights, weights_only=True)
-    straight = torch.load(tmp_path / "ten" / "best_0000010.pt", weights_only=True)
+    straight = ten.state_dict()
+    assert kept.keys() == straight.keys()
     assert all(torch.equal(kept[name], straight[name]) for name in kept)
+    assert not list((tmp_path / "ten").glob("best_*"))  # without patience nobody takes them
     assert [path.name for path in tmp_path.glob("best_*")] == ["best_0000010.pt"]
     assert rows_of(tmp_path)[10]["val/AP"] == 0.3
 
@@ -340,3 +342,16 @@ def test_a_resumed_run_remembers_the_best_and_the_patience(stop_at, tmp_path) ->
     line = a_line()
     assert run(tmp_path / "cut", line, judged(line)).num_steps == 20
     assert line.steps == []
+
+
+def test_a_folder_is_trained_in_by_one_command_at_a_time(tmp_path):
+    refusals = []
+
+    def another():
+        with pytest.raises(InputError, match="another command is training in this folder") as refusal:
+            run(tmp_path, a_line())
+        refusals.append(refusal)
+
+    run(tmp_path, a_line(stop_at=9, die=another))
+    assert len(refusals) == 1
+    run(tmp_path, a_line())  # and when the other has ended, it may

@@ -420,6 +420,37 @@ def test_a_fusion_needs_something_to_fuse_and_a_weight_a_detector(data: Path, wo
     assert "WBF_2: weights: expected 2, one a detector, got 3" in refused("detect", "WBF_2", *place, "weights=[1,1,1]")
 
 
+def test_fitted_settings_are_not_used_for_a_detector_that_was_trained_anew(data: Path, scratch: Path) -> None:
+    place = ("--data", data, "--work", scratch)
+    ok("train", "detector", "ATSS", *place, "--scale", "tiny", "--steps", 2, "--hold-out", "--force")
+    message = refused("score", "m0 with WBF_2", *place)
+    assert "the settings of WBF_2 were fitted for another ATSS" in message
+    tables = {one["number"]: one for one in json.loads(ok("tables", *place, "--json"))["tables"]}
+    assert {row[0]: row[-1] for row in tables[5]["rows"]}["WBF_2"] is None
+    ok("detect", "WBF_2", *place, "--fusion", "defaults", "--keep")
+    ok("score", "m0 with WBF_2", *place)
+    shown = ok("tune", "fusion", *place, "--trials", 1, "--no-report")
+    assert "WBF_2: replaces settings that were given by hand" in shown
+    ok("score", "m0 with WBF_2", *place)
+
+
+def test_what_tune_fusion_cannot_fit_is_refused(data: Path, work: Path) -> None:
+    tune = ("tune", "fusion", "--data", data, "--work", work, "--trials", 1, "--no-report")
+    assert "name models alone, and fusions by --boxes" in refused(*tune, "--models", "m0 + WBF_1")
+    assert "fitted without a budget; name WBF_2" in refused(*tune, "--boxes", "WBF_2@9")
+
+
+def test_a_copy_of_the_training_photos_is_no_validation_split(data: Path, scratch: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "train", tmp_path / "data" / "validation")
+    row = score("m0 with WBF_2", tmp_path / "data", scratch)
+    assert row["contamination"].startswith("trained on validation: ATSS; trained on validation: CascadeMaskRCNN")
+
+
+def test_boxes_that_cannot_be_read_are_shown_as_they_were_written(data: Path, work: Path) -> None:
+    assert "\n  nope\n  ^" in refused("detect", "nope", "--data", data, "--work", work)
+    assert "\n  ATSS | qe(5)\n       ^" in refused("detect", "ATSS | qe(5)", "--data", data, "--work", work)
+
+
 def test_halves_share_no_pair(data: Path) -> None:
     split = read_split(data, "validation")
     first, second = halves(split, split.photos.image_ids)

@@ -23,7 +23,8 @@ from harness.commands.options import (
     split_name,
     workplace,
 )
-from harness.commands.tables import fusion_lines, fusion_table
+from harness.commands.tables import fusion_lines, fusion_table, fusion_words
+from harness.types import InputError
 
 app = typer.Typer()
 train_app = typer.Typer(help="Train a detector or a retrieval model.", no_args_is_help=True)
@@ -139,6 +140,11 @@ def train_detector(
     num_processes = launching.num_processes_wanted(devices, nodes)
     share_of_step(recipe.at(scale).batch_size, num_processes, accumulate)
     place = workplace(work)
+    folder = place.model_folder("detector", name)
+    for other in place.trained("detector"):
+        if other.lower() == name.lower() and other != name:
+            raise InputError(f"{name}: there is a detector {other} here already; names differ by more than upper case")
+    was_there = (folder / "card.json").is_file() and not force
     _in_processes(num_processes)
     with launching.ending_together():
         for note in notes:
@@ -147,7 +153,7 @@ def train_detector(
             recipe,
             scale,
             read_photos(data, split),
-            place.model_folder("detector", name),
+            folder,
             hold_out=hold_out,
             evaluate_on=None if evaluate_on is None else read_photos(data, evaluate_on),
             eval_every=eval_every,
@@ -166,7 +172,8 @@ def train_detector(
         if card.items_without_area:
             _tell(f"{card.items_without_area} items were never shown: their boxes have no area")
         best = f", best at step {card.best_step} with an AP of {card.best_ap:.3f}" if card.best_step else ""
-        _tell(f"trained {name} in {card.seconds:.0f} s{best}: {place.model_folder('detector', name)}")
+        done = f"{name} was trained already," if was_there else f"trained {name}"
+        _tell(f"{done} in {card.seconds:.0f} s{best}: {folder}")
 
 
 def _tell(what: str, *, err: bool = False) -> None:
@@ -272,6 +279,7 @@ def tune_fusion(
     with bars() as report:
         image_ids = held_out_pairs(photos)[1] if split == "train" else None
         pipeline = Pipeline(place, photos, image_ids=image_ids, report=report)
+        before = place.every_fitted_fusion()
         fits = fit_fusion(
             pipeline,
             [pipeline.parse_boxes(one) for one in boxes] if boxes else None,
@@ -292,3 +300,10 @@ def tune_fusion(
     others = f"; the columns after that are of {first.report['num_photos']} others" if first.report else ""
     show(f"{first.objective} on {where}: searched on {first.num_photos} photos{others}", "", fusion_table(fits), "")
     show(*fusion_lines(fits), f"kept in {place.fusion}")
+    for name in fits.keys() & before.keys():
+        old = before[name]
+        if "fitted_on" not in old:
+            show(f"{name}: replaces settings that were given by hand: {fusion_words(old['settings'])}")
+        elif (old["objective"], old["fitted_on"]) != (fits[name].objective, fits[name].fitted_on):
+            where = f"{old['num_photos']} photos of {old['fitted_on']['split']}"
+            show(f"{name}: replaces settings for {old['objective']} on {where}")

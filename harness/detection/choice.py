@@ -50,7 +50,7 @@ def chosen_recipe(
         if name not in known:
             raise InputError(
                 f"unknown detector '{name}'; there are {', '.join(known)}; any other mmdet config can be trained under "
-                "a new name with --config FILE"
+                "a name of its own with --config FILE, which it needs whenever it is trained"
             )
         recipe = known[name]
     settings = recipe.at(scale)

@@ -6,7 +6,6 @@ Fusion is done on boxes in units of the photo (``boxes_unit``, 0–1); pixels ar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -19,6 +18,7 @@ from harness.detection.fusion_settings import ConfidenceType, check_weights
 from harness.detection.fusion_settings import FusionSettings as FusionSettings
 from harness.detection.piles import Groups, Pile, Space
 from harness.types import Detections, Floats, Ints
+from harness.workers import available_threads
 
 _BLOCK = 1 << 15
 """Boxes that are worked on at once: their columns fit a processor's cache, and memory is used again."""
@@ -273,13 +273,6 @@ def _calibrated(detections: Sequence[Detections], settings: FusionSettings) -> l
     for column in scores:
         column.setflags(write=False)  # as columns of detections are: one compiled function serves both
     return scores
-
-
-def available_threads() -> int:
-    """The cores that this process may use; fewer where ``OMP_NUM_THREADS`` says so."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores, int(asked))) if asked.isdigit() else cores
 
 
 def _sizes(

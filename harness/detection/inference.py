@@ -225,8 +225,8 @@ def detect_together(
         InputError: a photo is missing or damaged, or a network computed what is no number.
     """
     from harness.data.photos import photo_size
-    from harness.detection.fusion import available_threads
     from harness.detection.prefetch import fitted_photos
+    from harness.workers import available_threads
 
     ids = np.asarray(image_ids, np.int64)
     paths = [split.photo_path(image_id) for image_id in ids.tolist()]

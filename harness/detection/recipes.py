@@ -238,10 +238,12 @@ def check_name(name: str) -> None:
         InputError: other characters than letters, digits and ``_ . -``, or the name means something else already.
     """
     taken = {one.lower() for one in (*_shipped(), "GT", BACKBONES_FOLDER)}
-    if not _NAME.fullmatch(name) or name.lower() in taken or name.upper().startswith("WBF"):
+    means_other = name.upper().startswith("WBF") or re.fullmatch(r"[mM][0-9]+", name)
+    if not _NAME.fullmatch(name) or name.lower() in taken or means_other:
         raise InputError(
             f"detector name {name!r}: expected a letter and up to 99 letters, digits, '_', '.' and '-'; GT, "
-            f"{BACKBONES_FOLDER}, what begins with WBF and the names of the recipes ({', '.join(_shipped())}) are taken"
+            f"{BACKBONES_FOLDER}, what begins with WBF, m and a number, and the names of the recipes "
+            f"({', '.join(_shipped())}) are taken"
         )
 
 

@@ -22,6 +22,7 @@ from harness.fitting import (
 )
 from harness.processes import first_does, join, place, share_of_step
 from harness.types import InputError, Ints, Split
+from harness.workers import available_cores
 
 if TYPE_CHECKING:
     from harness.detection.bridge import Network
@@ -124,6 +125,7 @@ def train(
     dataset = DetectionDataset(split, shown, settings, seed, network.padding_rgb, network.learns_masks)
     module = DetectorModule(network, settings, seed, plan.num_steps, accumulate)
     draw = shuffled_batches(len(dataset), settings.batch_size, seed)
+    num_workers = min(settings.num_workers, max(1, available_cores() // here.num_local))
 
     def make_loader(first_step: int) -> Any:
         sampler = StepSampler(
@@ -133,8 +135,8 @@ def train(
             dataset,
             batch_sampler=sampler,  # type: ignore[arg-type]
             collate_fn=dataset.collate,
-            num_workers=settings.num_workers,
-            persistent_workers=settings.num_workers > 0,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
             worker_init_fn=ignore_interruptions,
         )
 
