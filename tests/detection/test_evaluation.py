@@ -60,7 +60,7 @@ def test_a_look_changes_nothing(plain, split, tmp_path):
     card = train(short(), "tiny", split, JUDGED_ON - 8, tmp_path, seed=3, evaluation=evaluation(split, score))
     assert alike(weights_of(tmp_path), plain)
     assert len(shown) == 3
-    assert [path.name for path in tmp_path.glob("best_*")] == ["best_0000006.pt"]
+    assert not list(tmp_path.glob("best_*"))
     assert all(set(found.image_ids) <= set(JUDGED_ON) and len(found) for found in shown)
     seen = detect(Detector.load(tmp_path), split, JUDGED_ON)
     for name in ("image_ids", "boxes_xyxy", "scores", "category_ids"):  # the last look was at the finished detector
