@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from ensemble_boxes import weighted_boxes_fusion as original
 
-from harness.detection.fusion import FusionSettings, available_threads, fuse, weighted_boxes_fusion
+from harness.detection.fusion import FusionSettings, fuse, weighted_boxes_fusion
 from harness.types import CATEGORIES, Detections
+from harness.workers import available_threads
 
 DETECTORS, BOXES, SIDE_PX = 5, 100, 640
 FEW, MANY = 20, 400
