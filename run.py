@@ -11,7 +11,7 @@ import typer
 
 from harness.commands import board, check, data, evaluate, evaluate_boxes, models, stages
 from harness.commands.options import emit
-from harness.processes import Interrupted
+from harness.training.processes import Interrupted
 from harness.types import InputError
 
 app = typer.Typer(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.artifacts import Draft, join_arrays, read_detections, write_array, write_detections
-from harness.fitting import write_progress
 from harness.progress import Reporter
+from harness.training.fitting import write_progress
 from harness.types import Detections, InputError, Ints, Progress, Split
 
 if TYPE_CHECKING:

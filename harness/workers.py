@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.fitting import read_progress
-from harness.launching import die_with
 from harness.progress import Reporter
+from harness.training.fitting import read_progress
+from harness.training.launching import die_with
 from harness.types import InputError, Progress
 
 _THREAD_VARIABLES = (
@@ -39,7 +39,7 @@ class Job:
         name: shown beside its bar; names differ within a batch.
         function: importable by name, since the worker is a fresh process.
         arguments: by keyword; values that pickle.
-        watch: folder in which the job writes its progress (`harness.fitting.write_progress`); None if it tells nothing.
+        watch: folder in which the job writes its progress (see `harness.training.fitting`); None if it tells nothing.
     """
 
     name: str

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from harness.artifacts import Store
-from harness.cards import CARD_FILE, image_ids_sha256, write_text
+from harness.training.cards import CARD_FILE, image_ids_sha256, write_text
 from harness.types import InputError, Ints
 
 ModelKind = Literal["detector", "retriever"]
@@ -96,7 +96,7 @@ class Workplace:
         return self.root / "fusion.json"
 
     def every_fitted_fusion(self) -> dict[str, Any]:
-        """What was kept of every fusion that was fitted here, by its name; see `harness.fusion_lab.FusionFit`.
+        """What was kept of every fusion that was fitted here, by its name; see `harness.jobs.fusion_lab.FusionFit`.
 
         Raises:
             InputError: the file is damaged.

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from harness.data.deepfashion2 import read_split
-from harness.pairs import halves
 from harness.pipeline import Pipeline
 from harness.scoring.official import evaluate
 from harness.scoring.results import Results
 from harness.scoring.truth import read_truth
 from harness.spec import BoxSource
+from harness.training.pairs import halves
 from harness.types import InputError, Ranking
 from harness.workplace import Workplace
 from tests.commands import call, ok, refused

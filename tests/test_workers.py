@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.fitting import write_progress
 from harness.progress import silent
+from harness.training.fitting import write_progress
 from harness.types import InputError
 from harness.workers import Job, side_by_side
 

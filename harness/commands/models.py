@@ -41,7 +41,7 @@ Recipes = Annotated[
 @app.command()
 def models(recipes: Recipes = None, as_json: Json = False) -> None:
     """Every detector and retrieval recipe, resolved, with its published figure."""
-    from harness import catalogue
+    from harness.jobs import catalogue
 
     emit(catalogue.as_json(recipes)) if as_json else show(*catalogue.tables(recipes))
 
@@ -129,10 +129,10 @@ def train_detector(
     sync_batchnorm: SyncBatchnorm = False,
 ) -> None:
     """Train one of the five detectors, or any other mmdet config; an interrupted training goes on."""
-    from harness import launching
     from harness.detection.choice import chosen_recipe
-    from harness.detector_training import train_detector as train
-    from harness.processes import share_of_step
+    from harness.jobs.detectors import train_detector as train
+    from harness.training import launching
+    from harness.training.processes import share_of_step
 
     recipe, notes = chosen_recipe(name, scale, config=config, recipes=recipes, batch_size=batch_size, input_px=input_px)
     if scale == "full" and init_from is None:
@@ -178,7 +178,7 @@ def train_detector(
 
 def _tell(what: str, *, err: bool = False) -> None:
     """Said once, however many processes did it."""
-    from harness.processes import place
+    from harness.training.processes import place
 
     if place().rank == 0:
         typer.echo(what, err=True) if err else show(what)
@@ -186,7 +186,7 @@ def _tell(what: str, *, err: bool = False) -> None:
 
 def _in_processes(num_processes: int) -> None:
     """Start the command once a device and end as they end; go on where this process is one of them, or alone."""
-    from harness.launching import launch
+    from harness.training.launching import launch
 
     status = launch(num_processes)
     if status is not None:
@@ -212,10 +212,10 @@ def train_retriever(
     force: Force = False,
 ) -> None:
     """Train a retrieval model, m0 to m17; an interrupted training goes on."""
-    from harness import launching
-    from harness.pairs import training_ids
     from harness.retrieval.recipes import load_recipes
     from harness.retrieval.training import train
+    from harness.training import launching
+    from harness.training.pairs import training_ids
 
     recipe, place = one_of(load_recipes(), name, "retrieval model"), workplace(work)
     _in_processes(launching.num_processes_wanted(devices, nodes))
@@ -269,10 +269,10 @@ def tune_fusion(
     Of the train split these are the pairs that `train detector --hold-out` leaves out.
     """
     from harness.detection.fusion_study import WIDE, SearchSpace
-    from harness.fusion_lab import fit_fusion
-    from harness.pairs import held_out_pairs
+    from harness.jobs.fusion_lab import fit_fusion
     from harness.pipeline import Pipeline
     from harness.progress import bars
+    from harness.training.pairs import held_out_pairs
 
     photos = read_photos(data, split)
     place = workplace(work)

@@ -95,7 +95,7 @@ def detect(
     Every photo is decoded once for all of them. Whatever shapes the boxes (--flip to --max-per-image) counts for this
     call alone, unless --keep keeps it.
     """
-    from harness import box_report
+    from harness.jobs import boxes
     from harness.pipeline import Pipeline
     from harness.progress import bars
     from harness.shards import Resources
@@ -111,7 +111,7 @@ def detect(
             report=report,
             resources=Resources(batch_size, devices, threads),
         )
-        found = box_report.detect(pipeline, names, settings, fusing, keep=keep)
+        found = boxes.detect(pipeline, names, settings, fusing, keep=keep)
     what = f"{'RENDERED ' if pipeline.split.rendered else ''}{split}"
     if as_json:
         told = [one.as_json() for one in found]
@@ -163,13 +163,13 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Run what is missing, score by the official protocol, add a leaderboard row."""
-    from harness import jobs, oracles
+    from harness.jobs import oracles, results
     from harness.progress import bars
 
     with bars() as report:
         named = spec_of(spec)
         pipeline = open_pipeline(work, data, split, report)
-        scored, row = jobs.score(pipeline, named, None if named == spec else spec)
+        scored, row = results.score(pipeline, named, None if named == spec else spec)
         rungs = oracles.ladder(pipeline, named) if with_ladder else []
         truth = pipeline.truth()
     low, high = row.interval(10)
@@ -218,7 +218,7 @@ def submit(
     ] = 3,
 ) -> None:
     """Write the challenge JSON of an ensemble."""
-    from harness.jobs import hand_in
+    from harness.jobs.results import hand_in
     from harness.progress import bars
 
     if out.suffix.lower() in (".gz", ".bz2", ".xz", ".7z", ".tar"):
@@ -243,7 +243,7 @@ def tables(
     as_json: Json = False,
 ) -> None:
     """The paper's tables beside what was measured here, in Markdown."""
-    from harness.jobs import tables as measured_tables
+    from harness.jobs.results import tables as measured_tables
     from harness.progress import bars
 
     with bars() as report:

@@ -9,7 +9,7 @@ from harness.commands.options import plain
 from harness.types import RANKS, BoxAP
 
 if TYPE_CHECKING:
-    from harness.fusion_lab import FusionFit
+    from harness.jobs.fusion_lab import FusionFit
     from harness.scoring.ladder import Rung
 
 

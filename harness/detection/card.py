@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.cards import Outcome, TrainedOn, TrainingPlan
 from harness.detection.recipes import DetectorRecipe, DetectorScale
+from harness.training.cards import Outcome, TrainedOn, TrainingPlan
 from harness.types import Ints, Split
 
 

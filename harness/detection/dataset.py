@@ -19,7 +19,7 @@ from harness.detection.bridge import Targets
 from harness.detection.recipes import DetectorScale
 from harness.detection.settings import Augmentation
 from harness.detection.transforms import Transforms
-from harness.fitting import step_seed
+from harness.training.fitting import step_seed
 from harness.types import InputError, Ints, Items, Split
 
 _SEED_PLACE = 1
@@ -124,7 +124,7 @@ def _is_flat_polygon(part: Any) -> bool:
 
 
 class DetectionDataset(Dataset[_Example]):
-    """Examples by (step, row), the index that `harness.fitting.StepSampler` gives.
+    """Examples by (step, row), the index that `harness.training.fitting.StepSampler` gives.
 
     Which items a photo is shown with: boxes without area never; boxes are cut at the photo's border, and what lies
     outside is dropped; so is what random changes leave narrower than `placement.SMALLEST_PX` of the input (or, by

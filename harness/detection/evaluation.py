@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.cards import TrainedOn
 from harness.detection.card import DetectorCard, DetectorPlan
-from harness.fitting import Watch
-from harness.processes import gathered, place
+from harness.training.cards import TrainedOn
+from harness.training.fitting import Watch
+from harness.training.processes import gathered, place
 from harness.types import BoxAP, Detections, InputError, Ints, Split
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Evaluation:
         return TrainedOn.of(self.split, self.image_ids)
 
     def watch(self, plan: DetectorPlan, network: Network, every: int) -> Watch:
-        """What `harness.fitting.fit` needs to judge a network, each process looking at its share of the photos."""
+        """What `harness.training.fitting` needs to judge a network, each process looking at its share of the photos."""
         return Watch(
             every=every,
             look=lambda: self._figures(plan, network),

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.cards import WEIGHTS_FILE, read_trained
 from harness.detection.card import DetectorCard
 from harness.detection.inference_settings import InferenceSettings
 from harness.detection.test_time_augmentation import PhotoBoxes, View, merged, views
+from harness.training.cards import WEIGHTS_FILE, read_trained
 from harness.types import Detections, InputError, Ints, Progress, Split
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from harness.detection.bridge import Network
 from harness.detection.dataset import Batch
 from harness.detection.recipes import DetectorScale
 from harness.detection.settings import Optimiser
-from harness.fitting import LOG_EVERY, step_seed
+from harness.training.fitting import LOG_EVERY, step_seed
 from harness.types import InputError
 
 _SEED_PLACE = 2

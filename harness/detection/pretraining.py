@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from harness.artifacts import file_sha256
-from harness.cards import CARD_FILE, WEIGHTS_FILE, TrainedOn, write_text
 from harness.data.photos import decode_rgb
 from harness.detection.bridge import Network
 from harness.detection.configs import load_model_config, merged
@@ -33,7 +32,8 @@ from harness.detection.dataset import has_area
 from harness.detection.module import learning_rate_factor, make_optimiser, unfreeze
 from harness.detection.recipes import DetectorScale
 from harness.detection.settings import Optimiser, Pretraining
-from harness.fitting import FitSettings, StepSampler, fit, shuffled_batches, step_seed
+from harness.training.cards import CARD_FILE, WEIGHTS_FILE, TrainedOn, write_text
+from harness.training.fitting import FitSettings, StepSampler, fit, shuffled_batches, step_seed
 from harness.types import CATEGORIES, Floats, Ints, Split
 
 _CONTEXT = 1.4

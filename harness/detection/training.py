@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.artifacts import file_sha256
-from harness.cards import finish, prepare
 from harness.detection.card import DetectorCard, DetectorPlan
 from harness.detection.evaluation import DECIDES, Evaluation
 from harness.detection.recipes import BACKBONES_FOLDER, DetectorRecipe
-from harness.fitting import (
+from harness.training.cards import finish, prepare
+from harness.training.fitting import (
     LAST_CHECKPOINT,
     FitSettings,
     StepSampler,
@@ -20,7 +20,7 @@ from harness.fitting import (
     ignore_interruptions,
     shuffled_batches,
 )
-from harness.processes import first_does, join, place, share_of_step
+from harness.training.processes import first_does, join, place, share_of_step
 from harness.types import InputError, Ints, Split
 from harness.workers import available_cores
 
@@ -47,9 +47,10 @@ def train(
 ) -> DetectorCard:
     """Train a detector, or go on with a training that was interrupted, or find it done.
 
-    Photos without a garment are left out. Every process of `harness.processes` calls this; a step has the recipe's
-    photos however many processes share them, and in however many parts. Losses are divided by the number of boxes in
-    a part, over all processes: with ``accumulate`` a box of a crowded part weighs less than one of an empty part.
+    Photos without a garment are left out. Every process of `harness.training.processes` calls this; a step has the
+    recipe's photos however many processes share them, and in however many parts. Losses are divided by the number
+    of boxes in a part, over all processes: with ``accumulate`` a box of a crowded part weighs less than one of an
+    empty part.
 
     Args:
         recipe: which detector.

@@ -10,14 +10,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.fitting import write_progress
-from harness.fusion_lab import fit_fusion
-from harness.jobs import box_ap_of, score
-from harness.pairs import held_out_pairs
+from harness.jobs.fusion_lab import fit_fusion
+from harness.jobs.results import box_ap_of, score
 from harness.pipeline import HISTOGRAM, Pipeline, Scored
 from harness.progress import Reporter
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, BoxSource, Ensemble, Member
 from harness.timing import MemoryWatch, Stopwatch
+from harness.training.fitting import write_progress
+from harness.training.pairs import held_out_pairs
 from harness.types import BoxAP, Ints, Score, Split, SplitName
 from harness.workers import Job, side_by_side
 from harness.workplace import ModelKind, Workplace

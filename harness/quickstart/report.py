@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.jobs import copy_whole
+from harness.jobs.results import copy_whole
 from harness.pipeline import HISTOGRAM
 from harness.quickstart.job import ENSEMBLE, QuickstartResult
 from harness.scoring.significance import mcnemar_exact, wilson_interval

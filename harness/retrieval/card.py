@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.cards import Outcome, TrainingPlan
 from harness.retrieval.settings import RetrieverSettings
+from harness.training.cards import Outcome, TrainingPlan
 
 
 class RetrieverPlan(TrainingPlan):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.cards import WEIGHTS_FILE, read_trained
 from harness.retrieval.card import RetrieverCard
+from harness.training.cards import WEIGHTS_FILE, read_trained
 from harness.types import Detections, InputError, Ints, Progress, Split
 
 if TYPE_CHECKING:

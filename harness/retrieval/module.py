@@ -9,11 +9,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from harness.fitting import step_seed
 from harness.retrieval.augmentation import augment
 from harness.retrieval.cgd import CGD, normalise
 from harness.retrieval.losses import CentreLoss, MultiSimilarityLoss, TripletLoss, softmax_loss
 from harness.retrieval.settings import RetrieverSettings
+from harness.training.fitting import step_seed
 
 _AUGMENTATION = 2  # its stream of random numbers, beside the sampler's 0 and 1
 

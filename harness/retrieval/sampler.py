@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.fitting import step_seed
+from harness.training.fitting import step_seed
 from harness.types import Bools, Ints, Items
 
 _ORDER, _MEMBERS = 0, 1  # separate streams of random numbers

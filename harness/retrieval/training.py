@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.cards import TrainedOn, finish, prepare
-from harness.fitting import FitSettings, StepSampler, fit, ignore_interruptions
-from harness.processes import first_does, join, place
 from harness.retrieval.card import RetrieverCard, RetrieverPlan
 from harness.retrieval.recipes import RetrieverRecipe, Scale
 from harness.retrieval.settings import RetrieverSettings
+from harness.training.cards import TrainedOn, finish, prepare
+from harness.training.fitting import FitSettings, StepSampler, fit, ignore_interruptions
+from harness.training.processes import first_does, join, place
 from harness.types import InputError, Ints, Split
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def train(
     """Train a retriever; go on where an interrupted training of the same plan stopped.
 
     Weights, data order and augmentation depend on (seed, name): two models of one recipe differ. Every process of
-    `harness.processes` calls this, and takes batches of its own.
+    `harness.training.processes` calls this, and takes batches of its own.
 
     Args:
         name: of the model; it says in the card and in messages who it is.

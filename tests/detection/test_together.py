@@ -16,7 +16,7 @@ from drawn_photos import write_photos
 
 from harness.data.deepfashion2 import read_split
 from harness.detection.recipes import Optimiser, load_recipes
-from harness.detector_training import train_detector
+from harness.jobs.detectors import train_detector
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -27,8 +27,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from test_together import train_small
 
-from harness import launching
-from harness.processes import Interrupted
+from harness.training import launching
+from harness.training.processes import Interrupted
 
 status = launching.launch(2)
 if status is not None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from drawn_photos import write_photos
 
-from harness.cards import CARD_FILE, differences, read_trained
 from harness.data.deepfashion2 import read_split
 from harness.data.photos import decode_rgb
 from harness.detection.card import DetectorCard, DetectorPlan
@@ -17,6 +16,7 @@ from harness.detection.module import learning_rate_factor
 from harness.detection.recipes import BACKBONES_FOLDER, load_recipes
 from harness.detection.settings import Optimiser
 from harness.detection.training import fresh_network, train
+from harness.training.cards import CARD_FILE, differences, read_trained
 from harness.types import InputError
 
 SHORT = {"batch_size": 2, "num_steps": 4, "pretraining": None}

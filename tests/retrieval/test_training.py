@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from harness.cards import CARD_FILE, TrainedOn, read
-from harness.fitting import read_progress
 from harness.retrieval import module as module_file
 from harness.retrieval import training, training_crops
 from harness.retrieval.card import RetrieverCard
@@ -18,6 +16,8 @@ from harness.retrieval.recipes import find_recipe, resolve
 from harness.retrieval.sampler import identity_labels
 from harness.retrieval.training import train
 from harness.retrieval.training_crops import CropDataset, canvas_and_view, canvas_wh, collect
+from harness.training.cards import CARD_FILE, TrainedOn, read
+from harness.training.fitting import read_progress
 from harness.types import InputError
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.fitting import (
+from harness.training.fitting import (
     FitSettings,
     StepSampler,
     Watch,
@@ -23,7 +23,7 @@ from harness.fitting import (
     shuffled_batches,
     step_seed,
 )
-from harness.processes import Interrupted
+from harness.training.processes import Interrupted
 from harness.types import InputError
 
 
@@ -224,7 +224,7 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_fitting import a_line, run
-from harness.processes import Interrupted
+from harness.training.processes import Interrupted
 from harness.types import InputError
 
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.data.deepfashion2 import read_split
-from harness.pairs import held_out_pairs
+from harness.training.pairs import held_out_pairs
 from harness.workplace import Workplace
 from tests.commands import ok, refused
 

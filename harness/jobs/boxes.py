@@ -64,10 +64,10 @@ def detect(
         InputError: a name is unknown, a detector is not trained, there is nothing to detect, or the file of kept
             settings is damaged.
     """
-    from harness.cards import CARD_FILE, read
     from harness.detection.card import DetectorCard
     from harness.detection.inference_settings import InferenceSettings
-    from harness.jobs import box_ap_of
+    from harness.jobs.results import box_ap_of
+    from harness.training.cards import CARD_FILE, read
 
     sources = list(dict.fromkeys(pipeline.parse_boxes(name) for name in names))
     for source in sources:

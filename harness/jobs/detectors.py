@@ -10,7 +10,7 @@ from harness.detection.card import DetectorCard
 from harness.detection.evaluation import Evaluation
 from harness.detection.recipes import DetectorRecipe
 from harness.detection.training import train
-from harness.pairs import held_out_pairs, training_ids
+from harness.training.pairs import held_out_pairs, training_ids
 from harness.types import BoxAP, Detections, InputError, Ints, Split
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.fitting import step_seed
+from harness.training.fitting import step_seed
 from harness.types import InputError, Ints, Items, Split
 
 HELD_OUT_SHARE = 0.1

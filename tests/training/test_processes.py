@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.launching import ending_together, launch, num_processes_wanted
-from harness.processes import Place, any_of, first_does, gathered, place, share_of_step
+from harness.training.launching import ending_together, launch, num_processes_wanted
+from harness.training.processes import Place, any_of, first_does, gathered, place, share_of_step
 from harness.types import InputError
 
 KNOWN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -78,7 +78,7 @@ def test_how_many_are_wanted(environment, monkeypatch):
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from harness import launching, processes
+from harness.training import launching, processes
 
 status = launching.launch(2)
 if status is not None:

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.data.deepfashion2 import read_split
-from harness.objectives import BoxPrecision, CropFeatures, RetrievalAccuracy
+from harness.jobs.objectives import BoxPrecision, CropFeatures, RetrievalAccuracy
 from harness.pipeline import Pipeline
 from harness.ranking.search import nearest
 from harness.retrieval.embedding import embed
@@ -92,7 +92,7 @@ def test_features_are_those_of_embed_even_when_the_cache_was_emptied(
     expected = embed([ColourHistogram()], split, boxes)["histogram"]
     features = CropFeatures([ColourHistogram()], split, sizes)
     half = len(boxes) // 2
-    monkeypatch.setattr("harness.objectives._MOST_CROPS", len(boxes) - 1)
+    monkeypatch.setattr("harness.jobs.objectives._MOST_CROPS", len(boxes) - 1)
     first = features(boxes.take(slice(0, half)))[0]
     second = features(boxes.take(slice(half, None)))[0]
     assert np.array_equal(np.concatenate([first, second]), expected)

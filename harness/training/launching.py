@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from harness.processes import FirstFailed, Interrupted, place
+from harness.training.processes import FirstFailed, Interrupted, place
 from harness.types import InputError
 
 _PARENT = "HARNESS_LAUNCHER_PID"

@@ -20,8 +20,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from harness.fitting import LAST_CHECKPOINT, LOG_EVERY, FitSettings, Watch, write_progress
-from harness.processes import any_of, first_does
+from harness.training.fitting import LAST_CHECKPOINT, LOG_EVERY, FitSettings, Watch, write_progress
+from harness.training.processes import any_of, first_does
 from harness.types import InputError
 
 _PART = ".part"

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.cards import image_ids_sha256
-from harness.pairs import annotated, halves
 from harness.pipeline import FUSE_VERSION, HISTOGRAM, Pipeline
 from harness.spec import DEFAULT_BOXES, PAPER_DETECTORS, BoxSource, Ensemble
+from harness.training.cards import image_ids_sha256
+from harness.training.pairs import annotated, halves
 from harness.types import Detections, InputError, Ints, Items
 
 if TYPE_CHECKING:
     from harness.detection.calibration import Calibration
     from harness.detection.fusion_study import SearchSpace
-    from harness.objectives import Objective
+    from harness.jobs.objectives import Objective
 
 STUDIES_FOLDER = "studies"
 """In the working folder: one SQLite file a search, from which it goes on."""
@@ -173,7 +173,7 @@ def _objectives(
     sizes_wh: Mapping[int, tuple[int, int]],
 ) -> list[Objective]:
     """One a part of the photos."""
-    from harness.objectives import BoxPrecision, CropFeatures, RetrievalAccuracy
+    from harness.jobs.objectives import BoxPrecision, CropFeatures, RetrievalAccuracy
 
     items = [annotated(pipeline.split, image_ids) for image_ids in parts]
     if ensemble is None:
@@ -265,7 +265,7 @@ def _reported(
         "defaults": objective(plain),
         "fitted": objective(fitted),
     }
-    from harness.objectives import RetrievalAccuracy
+    from harness.jobs.objectives import RetrievalAccuracy
 
     if isinstance(objective, RetrievalAccuracy):
         from harness.scoring.comparison import paired_comparison

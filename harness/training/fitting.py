@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.processes import Interrupted, Place, join
+from harness.training.processes import Interrupted, Place, join
 from harness.types import InputError
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch.utils.data import DataLoader
 
-    from harness.keeping import Best
+    from harness.training.keeping import Best
 
 PROGRESS_FILE = "progress.json"
 LAST_CHECKPOINT = "last.ckpt"
@@ -184,7 +184,7 @@ def fit(
     """Train a module for ``settings.num_steps`` steps, going on from the folder's last checkpoint.
 
     ``module.parameters()`` must have been made under the run's seed by the caller. Every process of
-    `harness.processes` calls this. Ctrl-C and SIGTERM end the training after the step that is being
+    `harness.training.processes` calls this. Ctrl-C and SIGTERM end the training after the step that is being
     made, with a checkpoint; a second Ctrl-C ends it at once.
 
     Progress goes to ``out_dir/progress.json``. Of every 20 steps the last is logged: losses, learning rate, norm
@@ -214,7 +214,7 @@ def fit(
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
     from pytorch_lightning.strategies import DDPStrategy
 
-    from harness.keeping import Keeper, clear_parts, load_checkpoint
+    from harness.training.keeping import Keeper, clear_parts, load_checkpoint
 
     check_precision(settings.precision)
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import harness
 from harness.artifacts import file_sha256
-from harness.fitting import LAST_CHECKPOINT, PROGRESS_FILE
+from harness.training.fitting import LAST_CHECKPOINT, PROGRESS_FILE
 from harness.types import InputError, Ints, Split, SplitName
 
 CARD_FILE = "card.json"
@@ -211,7 +211,7 @@ def finish(
     """
     import torch
 
-    from harness.keeping import write_whole
+    from harness.training.keeping import write_whole
 
     kept = {name: value.cpu() for name, value in weights.items()}
     write_whole(

@@ -2,7 +2,7 @@
 
 A training on more than one device runs one process a device, all of the same command, told apart by
 the environment variables of torchrun (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, …) or of srun;
-`harness.launching` starts and ends them.
+`harness.training.launching` starts and ends them.
 """
 
 from __future__ import annotations

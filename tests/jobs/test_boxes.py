@@ -22,7 +22,7 @@ from harness.detection import inference, prefetch
 from harness.types import Detections
 from tests.commands import call, ok, refused
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DETECTORS = ("ATSS", "CascadeMaskRCNN")
 
 

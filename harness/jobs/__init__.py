@@ -1,0 +1,1 @@
+"""What people ask for; every command calls one of these."""
