@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.commands.tables import fusion_lines
 from harness.data.deepfashion2 import read_split
+from harness.jobs.fusion_lab import FusionFit
 from harness.pipeline import Pipeline
 from harness.scoring.official import evaluate
 from harness.scoring.results import Results
@@ -304,6 +306,7 @@ def test_fusion_is_fitted_for_a_retrieval_model_on_one_half_and_reported_on_the_
     shown = ok("tune", "fusion", "--data", data, "--work", scratch, *options, "--trials", 8)
     assert f"Acc@10 of m0,m9*0.5 on RENDERED, validation: searched on {first['num_photos']} photos" in shown
     assert "exact McNemar" in shown
+    assert ("worse than the defaults" in shown) == (longer["report"]["fitted"] < longer["report"]["defaults"])
 
 
 def test_a_search_begins_anew_once_its_boxes_or_its_models_are_others(data: Path, scratch: Path) -> None:
@@ -356,6 +359,14 @@ def test_the_tables_take_no_notice_of_a_row_whose_detector_is_gone(data: Path, s
     score("m0 with Mine", data, scratch)
     shutil.rmtree(mine)
     assert ok("tables", "--data", data, "--work", scratch) == before
+
+
+def test_a_search_that_found_nothing_that_holds_says_how_to_go_back() -> None:
+    report = {"num_photos": 9, "best_member": "ATSS", "best_member_value": 0.4, "defaults": 0.5, "fitted": 0.45}
+    fit = FusionFit({"iou_threshold": 0.9}, "AP50", 0.6, {"ATSS": 0.5}, 3, 9, {}, {}, report)
+    assert "detect 'WBF_2' --data DIR --fusion defaults --keep" in "\n".join(fusion_lines({"WBF_2": fit}))
+    report["fitted"] = 0.55
+    assert "defaults" not in "\n".join(fusion_lines({"WBF_2": fit}))
 
 
 def test_fusion_is_not_fitted_on_what_a_member_has_seen(data: Path, scratch: Path) -> None:

@@ -48,6 +48,11 @@ def fusion_lines(fits: Mapping[str, FusionFit]) -> list[str]:
                 f"  against the defaults {told['fitted'] - told['defaults']:+.3f}, 95 % interval {low:+.3f} to "
                 f"{high:+.3f}, p {told['p']:.2g} (exact McNemar, {told['num_queries']} queries)"
             )
+        if fit.report and fit.report["fitted"] < fit.report["defaults"]:
+            lines.append(
+                f"  worse than the defaults where the search did not look; these are back by: run.py detect '{name}' "
+                "--data DIR --fusion defaults --keep"
+            )
     return lines
 
 
