@@ -212,6 +212,7 @@ def train_retriever(
     force: Force = False,
 ) -> None:
     """Train a retrieval model, m0 to m17; an interrupted training goes on."""
+    from harness.data.garments import garments_of
     from harness.retrieval.recipes import load_recipes
     from harness.retrieval.training import train
     from harness.training import launching
@@ -225,11 +226,10 @@ def train_retriever(
             name,
             recipe,
             scale,
-            parts[0],
-            training_ids(parts[0], hold_out),
+            [garments_of(parts[0], training_ids(parts[0], hold_out))]
+            + [garments_of(part, part.photos.image_ids) for part in parts[1:]],
             place.model_folder("retriever", name),
             seed=seed,
-            also=[(part, part.photos.image_ids) for part in parts[1:]],
             num_steps=steps,
             backbone_weights=init_from,
             deepfashion2_only=deepfashion2_only,

@@ -145,6 +145,7 @@ def train_job(
 
         recipe = recipe_named(name)
         return train_detector(recipe, "tiny", split, image_ids, out_dir, seed=seed, num_steps=num_steps).seconds
+    from harness.data.garments import garments_of
     from harness.retrieval.recipes import load_recipes
     from harness.retrieval.training import train as train_retriever
 
@@ -152,8 +153,7 @@ def train_job(
         name,
         load_recipes()[name],
         "tiny",
-        split,
-        image_ids,
+        [garments_of(split, image_ids)],
         out_dir,
         seed=seed,
         num_steps=num_steps,

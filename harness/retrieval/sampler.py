@@ -11,27 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.training.fitting import step_seed
-from harness.types import Bools, Ints, Items
+from harness.types import Bools, Ints
 
 _ORDER, _MEMBERS = 0, 1  # separate streams of random numbers
-
-
-def identity_labels(items: Items) -> Ints:
-    """The identity of every garment: equal where pair id and style are equal and the style is above 0.
-
-    Args:
-        items: annotated garments.
-
-    Returns:
-        (N,) int64: 0, 1, … in ascending order of (pair id, style); −1 for style 0, which matches nothing.
-    """
-    labels = np.full(len(items), -1, dtype=np.int64)
-    styled = items.styles > 0
-    keys = np.stack([items.pair_ids[styled], items.styles[styled]], axis=1)
-    if len(keys):
-        _, inverse = np.unique(keys, axis=0, return_inverse=True)
-        labels[styled] = inverse.reshape(-1)
-    return labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,14 +14,15 @@ import numpy as np
 from harness.retrieval.card import RetrieverCard, RetrieverPlan
 from harness.retrieval.recipes import RetrieverRecipe, Scale
 from harness.retrieval.settings import RetrieverSettings
-from harness.training.cards import TrainedOn, finish, prepare
+from harness.training.cards import finish, prepare
 from harness.training.fitting import FitSettings, StepSampler, fit, ignore_interruptions
 from harness.training.processes import first_does, join, place
-from harness.types import InputError, Ints, Split
+from harness.types import InputError
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
+    from harness.data.garments import Garments
     from harness.retrieval.sampler import IdentityBatches
     from harness.retrieval.training_crops import CropDataset, TrainingCrops
 
@@ -30,12 +31,10 @@ def train(
     name: str,
     recipe: RetrieverRecipe,
     scale: Scale,
-    split: Split,
-    image_ids: Ints,
+    parts: Sequence[Garments],
     out_dir: Path,
     *,
     seed: int,
-    also: Sequence[tuple[Split, Ints]] = (),
     num_steps: int | None = None,
     deepfashion2_only: bool = False,
     pretrained: bool | None = None,
@@ -53,13 +52,11 @@ def train(
         name: of the model; it says in the card and in messages who it is.
         recipe: what to train.
         scale: ``full`` or ``tiny``.
-        split: what to train on; it must have annotations.
-        image_ids: (n,) int64, the photos of the split to use.
+        parts: what to train on, a source each (m7 wants DeepFashion2's validation split as well).
         out_dir: ``weights.pt`` and ``card.json`` go here, with ``last.ckpt``, ``logs/`` and ``progress.json``.
         seed: at least 0.
-        also: further splits with the image ids to use of them (m7 wants validation as well).
         num_steps: optimiser steps instead of the recipe's.
-        deepfashion2_only: train on the given splits although the recipe names further sources.
+        deepfashion2_only: train on the given sources although the recipe names further sources.
         pretrained: start from timm's weights instead of what the recipe says.
         backbone_weights: start from the backbone's state dict in this file; goes before ``pretrained``.
         num_workers: processes that decode photos where the crops do not fit in memory; None for one a core, at most 8.
@@ -73,7 +70,6 @@ def train(
         InputError: the recipe wants other data than is given, the data hold fewer than two identities, the folder
             holds another training, or weights to start from cannot be had.
     """
-    parts = [(split, image_ids), *also]
     _check_sources(name, recipe, parts, deepfashion2_only)
     settings = recipe.at(scale)
     if pretrained is not None or backbone_weights is not None:
@@ -89,7 +85,7 @@ def train(
         scale=scale,
         recipe=settings,
         wanted=recipe.trained_on,
-        trained_on=tuple(TrainedOn.of(*part) for part in parts),
+        trained_on=tuple(part.record for part in parts),
         seed=seed,
         num_steps=num_steps or settings.num_steps or _steps_of_epochs(crops, settings, num_processes),
         num_processes=num_processes,
@@ -215,10 +211,8 @@ def _precision(settings: RetrieverSettings) -> str:
     return settings.precision if torch.cuda.is_available() else "32-true"
 
 
-def _check_sources(
-    name: str, recipe: RetrieverRecipe, parts: Sequence[tuple[Split, Ints]], deepfashion2_only: bool
-) -> None:
-    given = [f"DeepFashion2/{split.name}" for split, _ in parts]
+def _check_sources(name: str, recipe: RetrieverRecipe, parts: Sequence[Garments], deepfashion2_only: bool) -> None:
+    given = [part.source for part in parts]
     unwanted = [source for source in given if source not in recipe.trained_on]
     if unwanted:
         raise InputError(

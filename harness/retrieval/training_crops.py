@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.retrieval.sampler import identity_labels
+from harness.data.garments import Garments
 from harness.retrieval.settings import RetrieverSettings
-from harness.types import Bools, Floats, InputError, Ints, Split
+from harness.types import Bools, Floats, InputError, Ints
 
 CANVAS_MARGIN = 0.1
 """Context of a canvas beyond the model's view, as a share of the box: room for zoom, shift and turn."""
@@ -21,14 +21,16 @@ CANVAS_MARGIN = 0.1
 MEMORY_LIMIT_BYTES = 1 << 30
 """Canvases up to this much in all are held in memory."""
 
+_NONE = np.zeros(0, np.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingCrops:
-    """Garments of one or more splits that have an identity and a second view of it.
+    """Garments of one or more sources that have an identity and a second view of it.
 
     Attributes:
         paths: (N,) the photo of each.
-        boxes_xyxy: (N, 4) float64, pixels.
+        boxes_xyxy: (N, 4) float64, pixels; NaN stands for the whole photo.
         labels: (N,) int64, 0 … number of identities − 1 without gaps.
         is_consumer: (N,) bool.
     """
@@ -44,40 +46,32 @@ class TrainingCrops:
         return int(self.labels.max()) + 1 if len(self.labels) else 0
 
 
-def collect(parts: Sequence[tuple[Split, Ints]]) -> TrainingCrops:
-    """The garments to train on: style above 0, with at least two crops of their identity.
+def collect(parts: Sequence[Garments]) -> TrainingCrops:
+    """The garments to train on: those of an identity, with at least two crops of it.
 
     Args:
-        parts: splits, each with the image ids (n,) int64 to use of it; pair ids of different splits are
-            different identities.
+        parts: garments of different sources, whose identities are different ones.
 
     Raises:
-        InputError: a split has no annotations, an image id is not in it, or fewer than two identities remain.
+        InputError: fewer than two identities remain.
     """
     paths: list[Path] = []
     boxes, labels, views = [], [], []
     num_identities = 0
-    for split, image_ids in parts:
-        if split.items is None:
-            raise InputError(f"{split.root / split.name}: has no annotations, and a retriever cannot train without")
-        foreign = np.setdiff1d(image_ids, split.photos.image_ids)
-        if len(foreign):
-            raise InputError(f"{split.root / split.name}: there is no photo {foreign[0]:06d} to train on")
-        items = split.items.take(np.isin(split.items.image_ids, image_ids))
-        identities = identity_labels(items)
-        counts = np.bincount(identities[identities >= 0])
-        keep = np.flatnonzero((identities >= 0) & (counts[identities] >= 2)) if len(counts) else np.zeros(0, np.int64)
-        used, inverse = np.unique(identities[keep], return_inverse=True)
-        paths += [split.photo_path(int(image_id)) for image_id in items.image_ids[keep]]
-        boxes.append(items.boxes_xyxy[keep])
+    for part in parts:
+        counts = np.bincount(part.identities[part.identities >= 0])
+        keep = np.flatnonzero((part.identities >= 0) & (counts[part.identities] >= 2)) if len(counts) else _NONE
+        used, inverse = np.unique(part.identities[keep], return_inverse=True)
+        paths += [part.photos[row] for row in part.photo_rows[keep].tolist()]
+        boxes.append(part.boxes_xyxy[keep])
         labels.append(num_identities + inverse.reshape(-1))
-        views.append(items.is_consumer[keep])
+        views.append(part.is_consumer[keep])
         num_identities += len(used)
     if num_identities < 2:
-        places = ", ".join(str(split.root / split.name) for split, _ in parts)
+        places = ", ".join(part.source for part in parts)
         raise InputError(
-            f"{places}: only {num_identities} garment identities (pair id and style above 0) have two or more photos "
-            "among those to train on; expected at least 2: give more photos"
+            f"{places}: only {num_identities} garment identities have two or more photos among those to train on; "
+            "expected at least 2: give more photos"
         )
     return TrainingCrops(paths, np.concatenate(boxes), np.concatenate(labels), np.concatenate(views))
 
@@ -95,7 +89,7 @@ def canvas_and_view(
 
     Args:
         photo_HW3: (H, W, 3) uint8.
-        box_xyxy: (4,) float64, pixels.
+        box_xyxy: (4,) float64, pixels; NaN for the whole photo.
         settings: size and margin.
 
     Returns:
@@ -104,8 +98,10 @@ def canvas_and_view(
     """
     from harness.data.crops import crop
 
-    canvas = crop(photo_HW3, box_xyxy, canvas_wh(settings), settings.margin + CANVAS_MARGIN)
     height, width = photo_HW3.shape[:2]
+    if np.isnan(box_xyxy[0]):
+        box_xyxy = np.array([0.0, 0.0, width, height])
+    canvas = crop(photo_HW3, box_xyxy, canvas_wh(settings), settings.margin + CANVAS_MARGIN)
     limits = np.array([width, height, width, height], dtype=np.float64)
     side = np.tile(box_xyxy[2:] - box_xyxy[:2], 2) * np.array([-1, -1, 1, 1])
     inner = np.clip(box_xyxy + side * settings.margin, 0, limits)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import harness
 from harness.artifacts import file_sha256
 from harness.training.fitting import LAST_CHECKPOINT, PROGRESS_FILE
-from harness.types import InputError, Ints, Split, SplitName
+from harness.types import InputError, Ints, Split
 
 CARD_FILE = "card.json"
 PLAN_FILE = "plan.json"
@@ -31,20 +31,20 @@ _VERSIONED = ("torch", "torchvision", "pytorch-lightning", "mmdet", "timm", "pyt
 
 
 class TrainedOn(BaseModel):
-    """Photos of a split that a model has seen.
+    """Photos of a split, or of another data set, that a model has seen.
 
     Attributes:
-        fingerprint: of the split.
-        split: its name.
+        fingerprint: of the split; of another data set, of its lists.
+        split: its name; of another data set, that of the source, such as ``Street2Shop``.
         num_photos: how many of its photos.
-        image_ids_sha256: of their ids, see `image_ids_sha256`.
+        image_ids_sha256: of their ids, see `image_ids_sha256`; of another data set, of the rows of ``photos`` used.
         rendered: whether they were rendered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fingerprint: str
-    split: SplitName
+    split: str
     num_photos: int
     image_ids_sha256: str
     rendered: bool

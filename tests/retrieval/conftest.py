@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.data.deepfashion2 import read_split
+from harness.data.garments import garments_of
 from harness.retrieval.recipes import RetrieverRecipe, find_recipe
 from harness.retrieval.training import train
 from harness.types import Split
@@ -87,5 +88,6 @@ def recipe() -> RetrieverRecipe:
 def trained(recipe: RetrieverRecipe, train_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained model called m12."""
     out_dir = tmp_path_factory.mktemp("models") / "m12"
-    train("m12", recipe, "tiny", train_split, train_split.photos.image_ids, out_dir, seed=1, deepfashion2_only=True)
+    garments = garments_of(train_split, train_split.photos.image_ids)
+    train("m12", recipe, "tiny", [garments], out_dir, seed=1, deepfashion2_only=True)
     return out_dir

@@ -3,27 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.retrieval.sampler import IdentityBatches, identity_labels
-from harness.types import Items
-
-
-def items(pairs, styles):
-    count = len(pairs)
-    ones = np.ones(count, np.int64)
-    return Items(
-        np.arange(count), ones, np.zeros(count, bool), np.tile([0.0, 0, 9, 9], (count, 1)), ones,
-        np.array(styles, np.int64), np.array(pairs, np.int64), ones, ones, ones, ones,
-    )  # fmt: skip
-
-
-def test_an_identity_is_a_pair_with_a_style_above_zero():
-    labels = identity_labels(items([7, 7, 3, 7, 7, 3], [1, 2, 1, 0, 1, 1]))
-    assert labels.tolist() == [1, 2, 0, -1, 1, 0]
-
-
-def test_no_items_have_no_identities():
-    assert identity_labels(items([], [])).tolist() == []
-    assert identity_labels(items([4], [0])).tolist() == [-1]
+from harness.retrieval.sampler import IdentityBatches
 
 
 @st.composite

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from harness.data.garments import garments_of, identity_labels
 from harness.retrieval import module as module_file
 from harness.retrieval import training, training_crops
 from harness.retrieval.card import RetrieverCard
 from harness.retrieval.embedding import Retriever, embed
 from harness.retrieval.recipes import find_recipe, resolve
-from harness.retrieval.sampler import identity_labels
 from harness.retrieval.training import train
 from harness.retrieval.training_crops import CropDataset, canvas_and_view, canvas_wh, collect
 from harness.training.cards import CARD_FILE, TrainedOn, read
@@ -36,7 +36,8 @@ def run(recipe, train_split):
         given = {"name": "m12", "recipe": recipe, "seed": 1, "deepfashion2_only": True} | more
         name, chosen = given.pop("name"), given.pop("recipe")
         image_ids = given.pop("image_ids", train_split.photos.image_ids)
-        return train(name, chosen, "tiny", given.pop("split", train_split), image_ids, out_dir, **given)
+        parts = [garments_of(given.pop("split", train_split), image_ids), *given.pop("also", [])]
+        return train(name, chosen, "tiny", parts, out_dir, **given)
 
     return call
 
@@ -162,14 +163,14 @@ def test_a_model_of_train_and_validation(run, tmp_path, recipe, train_split, val
     m7 = find_recipe("m7").model_copy(update={"tiny": recipe.tiny})
     with pytest.raises(InputError, match="also trains on DeepFashion2/validation"):
         run(tmp_path, recipe=m7, deepfashion2_only=False)
-    also = [(validation_split, validation_split.photos.image_ids)]
+    also = [garments_of(validation_split, validation_split.photos.image_ids)]
     card = run(tmp_path, name="m7", recipe=m7, deepfashion2_only=False, also=also, num_steps=2)
     assert [part.split for part in card.trained_on] == ["train", "validation"]
     assert card.num_identities == 32  # pair ids of two splits are different pairs
 
 
 def test_only_the_photos_asked_for_are_used(train_split):
-    crops = collect([(train_split, np.arange(1, 9))])
+    crops = collect([garments_of(train_split, np.arange(1, 9))])
     assert {int(path.stem) for path in crops.paths} == set(range(1, 9))
     assert crops.num_identities == 3
     assert crops.labels.tolist() == [0] * 4 + [1, 2] * 4 or sorted(crops.labels.tolist()) == [0] * 4 + [1] * 4 + [2] * 4
@@ -187,7 +188,7 @@ def test_too_little_to_train_on(run, tmp_path, train_split):
 
 
 def test_epochs_become_steps(train_split, recipe):
-    crops = collect([(train_split, train_split.photos.image_ids)])
+    crops = collect([garments_of(train_split, train_split.photos.image_ids)])
     assert training._steps_of_epochs(crops, recipe.tiny, 1) == 200 * 64 // 16
     assert training._steps_of_epochs(crops, recipe.tiny, 3) == 267
 
@@ -222,7 +223,7 @@ def test_the_view_of_a_canvas_is_the_models_own_crop():
 
 
 def test_crops_decoded_as_needed_are_those_held_in_memory(train_split, recipe, monkeypatch):
-    crops = collect([(train_split, train_split.photos.image_ids)])
+    crops = collect([garments_of(train_split, train_split.photos.image_ids)])
     places = [(3, 5), (3, 0), (3, 63)]
     held, decoded = (CropDataset(crops, recipe.tiny, in_memory=held).__getitems__(places) for held in (True, False))
     assert all(torch.equal(held[key], decoded[key]) for key in ("canvases", "views", "labels"))
