@@ -10,10 +10,11 @@ from typing import overload
 
 from harness.types import InputError
 
-_NO_PHOTOS = frozenset(
-    ".txt .json .jsonl .csv .tsv .md .html .xml .yaml .yml .toml .ini .db .sqlite .log .py .m .sh "
-    ".zip .tar .gz .tgz .rar .7z .pkl .pickle .npy .npz .mat .pt .h5 .part .tmp .pdf .doc".split()
-)
+_NO_PHOTOS = frozenset({
+    ".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".html", ".xml", ".yaml", ".yml", ".toml", ".ini", ".db",
+    ".sqlite", ".log", ".py", ".m", ".sh", ".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".pkl", ".pickle", ".npy",
+    ".npz", ".mat", ".pt", ".h5", ".part", ".tmp", ".pdf", ".doc",
+})  # fmt: skip
 
 
 def files_below(root: Path) -> list[str]:
@@ -53,7 +54,7 @@ def files_below(root: Path) -> list[str]:
 
 def may_be_photo(name: str) -> bool:
     """Whether a file may be a photo, going by its name alone: any extension but those of lists and archives."""
-    return os.path.splitext(name)[1].lower() not in _NO_PHOTOS
+    return name[name.rfind(".") :].lower() not in _NO_PHOTOS if "." in name else True
 
 
 def base_name(name: str) -> str:
@@ -63,7 +64,9 @@ def base_name(name: str) -> str:
 
 def stem_of(name: str) -> str:
     """The file's name without its last extension."""
-    return os.path.splitext(base_name(name))[0]
+    base = base_name(name)
+    dot = base.rfind(".")
+    return base[:dot] if dot > 0 else base
 
 
 def by_key(names: Iterable[str], key: Callable[[str], str | None]) -> tuple[dict[str, str], list[str]]:

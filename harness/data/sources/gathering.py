@@ -121,7 +121,7 @@ def gather(source: str, entries: Entries, tally: Tally) -> Garments:
     leave_out("photo is not there", photo_codes < 0)
     boxes = entries.boxes_xyxy
     whole = np.isnan(boxes).all(axis=1)
-    sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    sound: Bools = np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     leave_out("box of no area", ~(whole | sound))
     items = _codes(entries.items)
     corners = np.where(np.isnan(boxes), -1.0, boxes)

@@ -65,9 +65,6 @@ def entries(root: Path, tally: Tally) -> Entries:
         starts.append(len(rows))
         _read_list(root / name, _kind(name) != "retrieval", rows, numbers, tally)
     ends = [*starts[1:], len(rows)]
-    categories = [
-        _category(name) for name, start, end in zip(lists, starts, ends, strict=True) for _ in range(start, end)
-    ]
     kinds = np.repeat([KINDS.index(_kind(name)) for name in lists], np.subtract(ends, starts)).astype(np.int64)
 
     def where(row: int) -> str:
@@ -75,7 +72,10 @@ def entries(root: Path, tally: Tally) -> Entries:
         return f"{lists[place]}: row {numbers[row]}: photo {rows[row][0]} of product {rows[row][1]}"
 
     ids = np.array([row[0] for row in rows], dtype=np.int64)
-    items = list(zip(categories, (row[1] for row in rows), strict=True))
+    items: list[tuple[str, int]] = []
+    for name, start, end in zip(lists, starts, ends, strict=True):
+        category = _category(name)
+        items += [(category, row[1]) for row in rows[start:end]]
     _note_both_splits(kinds, ids, items, where, tally)
     found, later = by_key((name for name in names if may_be_photo(name)), _photo_number)
     tally.note("two files for one photo number; the first is read", later[0] if later else "", len(later))
