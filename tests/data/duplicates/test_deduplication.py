@@ -187,6 +187,8 @@ def test_counts_do_not_depend_on_the_order_and_nothing_is_lost(drawn, tmp_path, 
     _, again = deduplicate(mixed, tmp_path / "cache2")
     assert counts(again) == counts(report)
     assert again.shared == report.shared
+    assert deduplicate(parts, tmp_path / "cache")[1] == report
+    assert deduplicate(parts[:2], tmp_path / "cache")[1].kept_sha256 != report.kept_sha256
     _, turned = deduplicate(parts[::-1], tmp_path / "cache")
     total = np.sum(counts(report), axis=0)
     assert np.sum(counts(turned), axis=0).tolist() == total.tolist()
