@@ -134,6 +134,7 @@ def _run(
     import torch
 
     from harness.retrieval.cgd import CGD
+    from harness.retrieval.initial_weights import initialise
     from harness.retrieval.module import RetrieverModule
     from harness.retrieval.training_crops import CropDataset, fits_in_memory
 
@@ -141,16 +142,8 @@ def _run(
     settings, run_seed = plan.recipe, _run_seed(plan.seed, plan.name)
     with torch.random.fork_rng():
         torch.manual_seed(run_seed)
-        network = CGD(
-            settings.backbone,
-            settings.descriptors,
-            settings.output_dim,
-            num_classes=crops.num_identities,
-            backbone_options=settings.backbone_options,
-            remove_last_stride=settings.remove_last_stride,
-            pretrained=settings.pretrained,
-            weights_file=backbone_weights,
-        )
+        network = CGD.of(settings, crops.num_identities)
+        initialise(network, str(backbone_weights or ("imagenet" if settings.pretrained else "none")))
     # Channels last suits tensor cores, and takes a fifth off a small ResNet's step on a CPU.
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = RetrieverModule(settings, crops.num_identities, plan.num_steps, run_seed, network)
