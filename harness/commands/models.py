@@ -67,11 +67,15 @@ EvaluateOn = Annotated[
 ]
 EvalEvery = Annotated[
     int | None,
-    typer.Option("--eval-every", min=0, help="Steps between box APs; default: an epoch at full scale, 0 is never."),
+    typer.Option("--eval-every", min=0, help="Steps between looks; default: an epoch at full scale, 0 is never."),
 ]
 Patience = Annotated[
     int,
-    typer.Option("--patience", min=0, help="Box APs without a better one that end it; then the best weights count."),
+    typer.Option(
+        "--patience",
+        min=0,
+        help="Looks (box AP, or Acc@10) without a better one that end it; then the best weights count.",
+    ),
 ]
 SyncBatchnorm = Annotated[
     bool, typer.Option("--sync-batchnorm", help="Batch statistics over all GPUs instead of over each one's photos.")
@@ -210,32 +214,46 @@ def train_retriever(
     ] = False,
     hold_out: HoldOut = False,
     force: Force = False,
+    precision: Precision = None,
+    evaluate_on: EvaluateOn = None,
+    eval_every: EvalEvery = None,
+    patience: Patience = 0,
 ) -> None:
     """Train a retrieval model, m0 to m17; an interrupted training goes on."""
     from harness.data.garments import garments_of
+    from harness.jobs.retrievers import train_retriever as train
     from harness.retrieval.recipes import load_recipes
-    from harness.retrieval.training import train
     from harness.training import launching
     from harness.training.pairs import training_ids
 
     recipe, place = one_of(load_recipes(), name, "retrieval model"), workplace(work)
+    folder = place.model_folder("retriever", name)
     _in_processes(launching.num_processes_wanted(devices, nodes))
     with launching.ending_together():
-        parts = [read_photos(data, split_name(one)) for one in split or ["train"]]
+        photos = [read_photos(data, split_name(one)) for one in split or ["train"]]
+        was_there = (folder / "card.json").is_file() and not force
         card = train(
             name,
             recipe,
             scale,
-            [garments_of(parts[0], training_ids(parts[0], hold_out))]
-            + [garments_of(part, part.photos.image_ids) for part in parts[1:]],
-            place.model_folder("retriever", name),
+            [garments_of(photos[0], training_ids(photos[0], hold_out))]
+            + [garments_of(part, part.photos.image_ids) for part in photos[1:]],
+            folder,
+            split=photos[0],
+            hold_out=hold_out,
+            evaluate_on=None if evaluate_on is None else read_photos(data, evaluate_on),
+            eval_every=eval_every,
+            patience=patience,
             seed=seed,
             num_steps=steps,
             backbone_weights=init_from,
             deepfashion2_only=deepfashion2_only,
             force=force,
+            precision=precision,
         )
-        _tell(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('retriever', name)}")
+        best = f", best at step {card.best_step} with an Acc@10 of {card.best_acc10:.3f}" if card.best_step else ""
+        done = f"{name} was trained already," if was_there else f"trained {name}"
+        _tell(f"{done} in {card.seconds:.0f} s{best}: {folder}")
 
 
 @tune_app.command("fusion")

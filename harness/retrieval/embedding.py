@@ -94,15 +94,8 @@ class Retriever:
         from harness.retrieval.cgd import CGD
 
         card = read_trained(model_dir, RetrieverCard)
-        settings = card.recipe
         with torch.random.fork_rng():
-            network = CGD(
-                settings.backbone,
-                settings.descriptors,
-                settings.output_dim,
-                backbone_options=settings.backbone_options,
-                remove_last_stride=settings.remove_last_stride,
-            )
+            network = CGD.of(card.recipe)
         network.load_state_dict(torch.load(model_dir / WEIGHTS_FILE, map_location="cpu", weights_only=True))
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         network = network.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.retrieval.card import RetrieverCard, RetrieverPlan
+from harness.retrieval.evaluation import Judge, inference_weights
 from harness.retrieval.recipes import RetrieverRecipe, Scale
 from harness.retrieval.settings import RetrieverSettings
 from harness.training.cards import finish, prepare
-from harness.training.fitting import FitSettings, StepSampler, fit, ignore_interruptions
+from harness.training.fitting import FitSettings, StepSampler, check_precision, fit, ignore_interruptions
 from harness.training.processes import first_does, join, place
 from harness.types import InputError
 
@@ -41,6 +42,8 @@ def train(
     backbone_weights: Path | None = None,
     num_workers: int | None = None,
     checkpoint_every: int = 100,
+    precision: str | None = None,
+    judge: Judge | None = None,
     force: bool = False,
 ) -> RetrieverCard:
     """Train a retriever; go on where an interrupted training of the same plan stopped.
@@ -61,6 +64,9 @@ def train(
         backbone_weights: start from the backbone's state dict in this file; goes before ``pretrained``.
         num_workers: processes that decode photos where the crops do not fit in memory; None for one a core, at most 8.
         checkpoint_every: steps between checkpoints.
+        precision: Lightning's precision string; None takes the recipe's on a GPU and 32 bits on a CPU.
+        judge: how the model is judged meanwhile; None without. What its look raises ends the training as it is: the
+            same call goes on from the last checkpoint.
         force: throw away what another training left in the folder.
 
     Returns:
@@ -69,6 +75,7 @@ def train(
     Raises:
         InputError: the recipe wants other data than is given, the data hold fewer than two identities, the folder
             holds another training, or weights to start from cannot be had.
+        Interrupted: by a signal; the same call goes on.
     """
     _check_sources(name, recipe, parts, deepfashion2_only)
     settings = recipe.at(scale)
@@ -90,6 +97,14 @@ def train(
         num_steps=num_steps or settings.num_steps or _steps_of_epochs(crops, settings, num_processes),
         num_processes=num_processes,
     )
+    batch_size = batches.num_identities * batches.num_crops * num_processes
+    every = 0 if judge is None else judge.steps(len(crops.labels), batch_size)
+    if judge is not None and judge.patience:
+        assert judge.chosen_on is not None
+        chosen = {"chosen_on": (judge.chosen_on,), "chosen_by": judge.figure}
+        plan = plan.model_copy(update={**chosen, "evaluate_every": every, "patience": judge.patience})
+    precision = precision or _precision(settings)
+    check_precision(precision)
     join()
     done = first_does(lambda: prepare(out_dir, plan, RetrieverCard, force=force))
     if done is not None:
@@ -98,10 +113,11 @@ def train(
         num_steps=plan.num_steps,
         seed=seed,
         checkpoint_every=checkpoint_every,
-        precision=_precision(settings),
+        precision=precision,
         gradient_clip=settings.gradient_clip,
+        photos_per_step=batch_size,
     )
-    return _run(plan, crops, batches, fit_settings, out_dir, backbone_weights, num_workers)
+    return _run(plan, crops, batches, fit_settings, out_dir, backbone_weights, num_workers, judge, every)
 
 
 def _run(
@@ -112,10 +128,13 @@ def _run(
     out_dir: Path,
     backbone_weights: Path | None,
     num_workers: int | None,
+    judge: Judge | None,
+    every: int,
 ) -> RetrieverCard:
     import torch
 
     from harness.retrieval.cgd import CGD
+    from harness.retrieval.initial_weights import initialise
     from harness.retrieval.module import RetrieverModule
     from harness.retrieval.training_crops import CropDataset, fits_in_memory
 
@@ -123,37 +142,40 @@ def _run(
     settings, run_seed = plan.recipe, _run_seed(plan.seed, plan.name)
     with torch.random.fork_rng():
         torch.manual_seed(run_seed)
-        network = CGD(
-            settings.backbone,
-            settings.descriptors,
-            settings.output_dim,
-            num_classes=crops.num_identities,
-            backbone_options=settings.backbone_options,
-            remove_last_stride=settings.remove_last_stride,
-            pretrained=settings.pretrained,
-            weights_file=backbone_weights,
-        )
+        network = CGD.of(settings, crops.num_identities)
+        initialise(network, str(backbone_weights or ("imagenet" if settings.pretrained else "none")))
     # Channels last suits tensor cores, and takes a fifth off a small ResNet's step on a CPU.
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = RetrieverModule(settings, crops.num_identities, plan.num_steps, run_seed, network)
     in_memory = fits_in_memory(crops, settings)
     dataset = CropDataset(crops, settings, in_memory=in_memory)
     workers = 0 if in_memory else min(8, os.cpu_count() or 1) if num_workers is None else num_workers
-    fit(module, _loaders(dataset, batches, plan.num_steps, workers), fit_settings, out_dir)
+    watch = None if judge is None else judge.watch(plan, network, every)
+    fitted = fit(module, _loaders(dataset, batches, plan.num_steps, workers), fit_settings, out_dir, watch)
 
-    state = {key: value for key, value in network.state_dict().items() if not key.startswith("classifier.")}
-    return first_does(
+    from harness.training.keeping import clear_best, read_best
+
+    best = fitted.best if plan.patience else None
+    card = first_does(
         lambda: finish(
             out_dir,
             plan,
             RetrieverCard,
-            state,
+            inference_weights(network) if best is None else read_best(best.weights),
             time.perf_counter() - began,
             num_identities=crops.num_identities,
             num_crops=len(crops.labels),
             num_parameters=sum(p.numel() for key, p in network.named_parameters() if not key.startswith("classifier.")),
+            best_step=None if best is None else best.step,
+            best_acc10=None if best is None else best.figures.get("acc@10"),
+            last_step=fitted.num_steps,
+            resumed_at=fitted.first_step,
+            precision=fit_settings.precision,
         )
     )
+    if place().rank == 0:
+        clear_best(out_dir)
+    return card
 
 
 def _loaders(

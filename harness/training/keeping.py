@@ -73,6 +73,27 @@ def clear_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def read_best(path: Path) -> dict[str, Tensor]:
+    """The best weights that a training has seen.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: the best weights of the training are missing; train again with --force")
+    try:
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything at all
+        raise InputError(f"{path}: the best weights of the training are damaged; train again with --force") from error
+    return weights
+
+
+def clear_best(folder: Path) -> None:
+    """Remove the best weights that a finished training leaves: that of the last checkpoint may be there as well."""
+    for seen in folder.glob("best_*.pt"):
+        seen.unlink()
+
+
 def load_checkpoint(path: Path, module: pl.LightningModule) -> int:
     """The step of a checkpoint that fits the module.
 
