@@ -95,12 +95,12 @@ def read_photos(folder: Path, split: SplitName) -> Any:
     return read_split(folder, split)
 
 
-def split_name(text: str) -> SplitName:
+def split_name(text: str, option: str = "--split") -> SplitName:
     """A split by its name, for an option that may be given twice."""
     for name in SPLITS:
         if name == text:
             return name
-    raise typer.BadParameter(f"{text!r} is not one of {', '.join(SPLITS)}", param_hint="--split")
+    raise typer.BadParameter(f"{text!r} is not one of {', '.join(SPLITS)}", param_hint=option)
 
 
 def open_pipeline(work: Path, data: Path, split: SplitName, report: Any) -> Any:
