@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -28,6 +28,17 @@ LABELS, LINKS, INFO = "attribute_labels.json", "image_links.json", "mvc_info.jso
 
 _STYLE_IN_ADDRESS = re.compile(r"([0-9]{5,})\b")
 _STYLE_IN_NAME = re.compile(r"_s([0-9]+)(?:_|$)")
+
+
+MOST_OF_OTHER_STYLE = 0.05
+"""If more addresses than this share bear another number than ``itemN``, their numbers are no styles."""
+
+
+class _Row(NamedTuple):
+    number: int
+    name: str
+    item: str
+    address: str
 
 
 def entries(root: Path, tally: Tally) -> Entries:
@@ -52,34 +63,50 @@ def entries(root: Path, tally: Tally) -> Entries:
         links = None
     if links is None:
         tally.note("no addresses: photos of other styles are not noticed", LINKS)
-    rows: list[tuple[int, str, str, str]] = []  # row in the list, filename, item, address
-    of_address: dict[str, int] = {}
-    for number, label in enumerate(labels):
-        row = _row(number, label, links[number] if links is not None else None)
-        if row is None:
-            tally.leave_out("row cannot be read", f"{LABELS}: row {number}: {str(label)[:80]}")
-            continue
-        _, name, item, address = row
-        place = f"{LABELS}: row {number}: {name}"
-        in_name, in_address = _STYLE_IN_NAME.search(name), _STYLE_IN_ADDRESS.search(_last(address))
-        if in_address and in_address[1] != item:
-            tally.leave_out("address names another style", f"{place}: {address}")
-        elif address and of_address.setdefault(address, number) != number:
-            tally.leave_out("address again", f"{place}: as in row {of_address[address]}")
-        else:
-            if in_name and in_name[1] != item:
-                tally.note("filename names another style than itemN; itemN counts", f"{place}: itemN {item}")
-            rows.append(row)
+    read = [_row(number, label, links[number] if links else None) for number, label in enumerate(labels)]
+    rows = _sound(read, labels, tally)
     files = _files(names, rows, len(labels), tally)
     return Entries(
         root=root,
         files=files,
         boxes_xyxy=whole_photos(len(files)),
-        items=[item for _, _, item, _ in rows],
+        items=[row.item for row in rows],
         is_consumer=np.zeros(len(rows), dtype=bool),
-        where=lambda row: f"{LABELS}: row {rows[row][0]}: {rows[row][1]}",
+        where=lambda row: f"{LABELS}: row {rows[row].number}: {rows[row].name}",
         lists=[root / places[name] for name in (LABELS, LINKS, INFO) if name in places],
     )
+
+
+def _sound(read: list[_Row | None], labels: list[Any], tally: Tally) -> list[_Row]:
+    """The rows whose photo is the item's, each photo once."""
+    other = [row for row in read if row is not None and _names_another(row)]
+    if len(other) > MOST_OF_OTHER_STYLE * len(read):
+        what = f"{LINKS}: row {other[0].number}: itemN {other[0].item}, {other[0].address}"
+        tally.note("addresses bear numbers other than itemN: not compared", what, len(other))
+        other = []
+    left_out = {row.number for row in other}
+    of_address: dict[str, int] = {}
+    rows = []
+    for number, row in enumerate(read):
+        if row is None:
+            tally.leave_out("row cannot be read", f"{LABELS}: row {number}: {str(labels[number])[:80]}")
+            continue
+        place = f"{LABELS}: row {number}: {row.name}"
+        if number in left_out:
+            tally.leave_out("address names another style", f"{place}: {row.address}")
+        elif row.address and of_address.setdefault(row.address, number) != number:
+            tally.leave_out("address again", f"{place}: as in row {of_address[row.address]}")
+        else:
+            in_name = _STYLE_IN_NAME.search(row.name)
+            if in_name and in_name[1] != row.item:
+                tally.note("filename names another style than itemN; itemN counts", f"{place}: itemN {row.item}")
+            rows.append(row)
+    return rows
+
+
+def _names_another(row: _Row) -> bool:
+    style = _STYLE_IN_ADDRESS.search(_last(row.address))
+    return style is not None and style[1] != row.item
 
 
 def _read(path: Path, tally: Tally) -> list[Any]:
@@ -98,7 +125,7 @@ def _read(path: Path, tally: Tally) -> list[Any]:
     return document
 
 
-def _row(number: int, label: Any, link: Any) -> tuple[int, str, str, str] | None:
+def _row(number: int, label: Any, link: Any) -> _Row | None:
     if not isinstance(label, dict):
         return None
     name, item = label.get("filename"), label.get("itemN")
@@ -107,7 +134,7 @@ def _row(number: int, label: Any, link: Any) -> tuple[int, str, str, str] | None
         item = int(item)
     if not isinstance(name, str) or not isinstance(item, (int, str)) or isinstance(item, bool) or item == "":
         return None
-    return number, name.strip('"'), str(item).strip('"'), address.strip('"') if isinstance(address, str) else ""
+    return _Row(number, name.strip('"'), str(item).strip('"'), address.strip('"') if isinstance(address, str) else "")
 
 
 def _last(address: str) -> str:
@@ -115,15 +142,17 @@ def _last(address: str) -> str:
     return urlsplit(address).path.rpartition("/")[2]
 
 
-def _files(names: list[str], rows: list[tuple[int, str, str, str]], num_rows: int, tally: Tally) -> list[str | None]:
+def _files(names: list[str], rows: list[_Row], num_rows: int, tally: Tally) -> list[str | None]:
     photos = [name for name in names if may_be_photo(name)]
     by_stem, _ = by_key(photos, stem_of)
     by_number, _ = by_key(photos, lambda name: str(int(stem_of(name))) if stem_of(name).isdecimal() else None)
     first = 1 if "0" not in by_number and str(num_rows) in by_number else 0
-    ways: dict[str, Callable[[tuple[int, str, str, str]], str | None]] = {
-        "files are named as in the lists": lambda row: by_stem.get(row[1]) or by_stem.get(stem_of(row[1])),
-        "files are named after their addresses": lambda row: by_stem.get(stem_of(_last(row[3]))) if row[3] else None,
-        f"files are named by the row's number from {first}": lambda row: by_number.get(str(row[0] + first)),
+    ways: dict[str, Callable[[_Row], str | None]] = {
+        "files are named as in the lists": lambda row: by_stem.get(row.name) or by_stem.get(stem_of(row.name)),
+        "files are named after their addresses": lambda row: (
+            by_stem.get(stem_of(_last(row.address))) if row.address else None
+        ),
+        f"files are named by the row's number from {first}": lambda row: by_number.get(str(row.number + first)),
     }
     found = {how: [way(row) for row in rows] for how, way in ways.items()}
     best = max(found, key=lambda how: sum(name is not None for name in found[how]))

@@ -52,7 +52,7 @@ class SourceReport:
         num_consumer, num_shop: garments of each domain.
         num_identities: different items.
         num_matched: items with a garment in both domains.
-        num_of_two: items with two or more garments, whatever the domain: those that can be trained on.
+        num_with_two_views: items with two or more garments, whatever the domain: those that can be trained on.
         oddities: everything odd; ``num_entries`` is ``num_garments`` and the counts of those that are left out.
     """
 
@@ -67,13 +67,13 @@ class SourceReport:
     num_shop: int
     num_identities: int
     num_matched: int
-    num_of_two: int
+    num_with_two_views: int
     oddities: tuple[Oddity, ...]
 
     @property
     def ok(self) -> bool:
         """Whether there is anything to train on."""
-        return self.num_of_two >= 2
+        return self.num_with_two_views >= 2
 
 
 def read_source(name: str, path: Path) -> Garments:
@@ -100,21 +100,24 @@ def read_source(name: str, path: Path) -> Garments:
     return garments
 
 
-def examine(name: str, path: Path, *, decode: int = SAMPLE_PHOTOS, progress: Progress | None = None) -> SourceReport:
+def examine(
+    name: str, path: Path, *, decode: int | None = SAMPLE_PHOTOS, progress: Progress | None = None
+) -> SourceReport:
     """What a source holds and everything that is odd about it.
 
     Beside what `read_source` leaves out, photos of the same bytes are found, and a sample is decoded.
 
     Args:
         name, path: as for `read_source`.
-        decode: so many photos, evenly spread over the source, are decoded; all if there are fewer.
+        decode: so many photos, evenly spread over the source, are decoded; all if None, or if there are fewer.
         progress: called with photos compared and decoded, and in total.
 
     Raises:
         InputError: as for `read_source`, but not where no garment is left.
     """
     garments, tally = _read(name, path)
-    chosen = np.unique(np.linspace(0, len(garments.photos) - 1, min(decode, len(garments.photos))).astype(np.int64))
+    num_decoded = len(garments.photos) if decode is None else min(decode, len(garments.photos))
+    chosen = np.unique(np.linspace(0, len(garments.photos) - 1, num_decoded).astype(np.int64))
     total = len(garments.photos) + len(chosen)
 
     def report(done: int, _total: int) -> None:
@@ -156,7 +159,7 @@ def _report(name: str, path: Path, garments: Garments, tally: Tally) -> SourceRe
         num_shop=int((~garments.is_consumer).sum()),
         num_identities=len(identities),
         num_matched=int((np.intersect1d(consumer, shop) >= 0).sum()),
-        num_of_two=int((counts >= 2).sum()),
+        num_with_two_views=int((counts >= 2).sum()),
         oddities=tally.oddities,
     )
 
