@@ -7,7 +7,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from harness.commands.options import WORK, Data, Json, Names, Work, emit, one_of, read_photos, show, workplace
+from harness.commands.options import (
+    WORK,
+    Data,
+    Json,
+    Names,
+    Sources,
+    Work,
+    emit,
+    one_of,
+    read_photos,
+    read_sources,
+    show,
+    workplace,
+)
 from harness.commands.tables import plain_table
 
 app = typer.Typer()
@@ -21,6 +34,7 @@ def ablate(
     scale: Annotated[Literal["full", "tiny"], typer.Option("--scale", help="full (the paper's) or tiny.")] = "full",
     seeds: Annotated[str, typer.Option("--seeds", help="With commas between them.")] = "0,1,2",
     split: Annotated[Literal["train", "validation"], typer.Option("--evaluate-on", help="Split.")] = "validation",
+    source: Sources = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Optimiser steps instead of the recipes'.")
     ] = None,
@@ -44,7 +58,7 @@ def ablate(
     if not all(seed.strip().isdigit() for seed in seeds.split(",")):
         raise typer.BadParameter(f"{seeds!r}: expected whole numbers with commas between them", param_hint="--seeds")
     photos, judged_on = read_photos(data, "train"), read_photos(data, split)
-    parts = [garments_of(photos, photos.photos.image_ids)]
+    parts = [garments_of(photos, photos.photos.image_ids), *read_sources(source)]
     with bars() as report:
         found = compare(
             recipes,

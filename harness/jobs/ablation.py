@@ -18,7 +18,7 @@ import numpy as np
 from harness.data.garments import Garments
 from harness.progress import Reporter
 from harness.scoring.repeats import OverSeeds, PairedOverSeeds, compare_over_seeds, over_seeds
-from harness.types import Bools, InputError, Ints, Score, Split
+from harness.types import Bools, InputError, Ints, Split
 from harness.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -145,26 +145,14 @@ def train_and_score(
     recipe: RetrieverRecipe, scale: Scale, parts: Sequence[Garments], judged_on: Split, out_dir: Path, **how: Any
 ) -> Run:
     """One training in a worker, and its score on ground-truth boxes."""
+    from harness.jobs.retrievers import GroundTruthAccuracy
+    from harness.retrieval.embedding import Retriever
     from harness.retrieval.training import train
 
     _take_gpu(out_dir.parents[1])
     card = train(recipe.name, recipe, scale, parts, out_dir, **how)
-    score = score_on_truth(out_dir, judged_on)
+    score = GroundTruthAccuracy(judged_on, judged_on.photos.image_ids).score(Retriever.load(out_dir))
     return Run(tuple(part.source for part in parts), card.num_identities, card.num_crops, score.hit_ranks)
-
-
-def score_on_truth(model_dir: Path, split: Split) -> Score:
-    """The official score of a trained model on a split's ground-truth boxes."""
-    from harness.data.photos import photo_size
-    from harness.jobs.objectives import CropFeatures, RetrievalAccuracy
-    from harness.retrieval.embedding import Retriever
-
-    if split.items is None:
-        raise InputError(f"{split.root / split.name}: has no annotations, so nothing can be scored on it")
-    boxes = split.items.as_detections()
-    sizes = {image_id: photo_size(split.photo_path(image_id)) for image_id in np.unique(boxes.image_ids).tolist()}
-    retriever = Retriever.load(model_dir)
-    return RetrievalAccuracy(retriever.name, split.items, CropFeatures([retriever], split, sizes), [1.0]).score(boxes)
 
 
 _HELD: list[FileLock] = []

@@ -9,8 +9,10 @@ import pytest
 from harness.data.deepfashion2 import read_split
 from harness.data.garments import garments_of
 from harness.data.rendered import RenderSettings, render
-from harness.jobs.ablation import ablate, score_on_truth
+from harness.jobs.ablation import ablate
+from harness.jobs.retrievers import GroundTruthAccuracy
 from harness.progress import silent
+from harness.retrieval.embedding import Retriever
 from harness.retrieval.recipes import RetrieverRecipe, find_recipe
 from harness.types import InputError
 from harness.workplace import Workplace
@@ -52,8 +54,10 @@ def test_recipes_are_compared_on_the_same_queries_and_nothing_is_trained_twice(d
     assert first.against_first == {}
     assert first.sources == ("DeepFashion2/train",)
     assert len(first.acc[10]) == 2
+    accuracy = GroundTruthAccuracy(validation, validation.photos.image_ids)
+    folder = tmp_path / "ablations"
     scores = [
-        [score_on_truth(tmp_path / "ablations" / name / f"seed-{seed}", validation).acc[10] for seed in (5, 6)]
+        [accuracy(Retriever.load(folder / name / f"seed-{seed}"))["acc@10"] for seed in (5, 6)]
         for name in ("m0", "m17")
     ]
     assert [list(first.acc[10]), list(second.acc[10])] == scores
