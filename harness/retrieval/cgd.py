@@ -104,7 +104,7 @@ class CGD(nn.Module):
         )
         channels = self.features.channels
         self.output_dim = output_dim
-        self.pixels = OwnPixels(backbone)
+        self.pixels = OwnPixels(*published_pixels(backbone))
         self.poolings = nn.ModuleList(POOLINGS[name]() for name in descriptors)
         self.projections = nn.ModuleList(
             nn.Linear(channels, width, bias=False) for width in descriptor_widths(output_dim, len(descriptors))
@@ -133,6 +133,11 @@ class CGD(nn.Module):
             remove_last_stride=settings.remove_last_stride,
             input_wh=settings.input_wh,
         )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Parts of the backbone that features do not pass through, which are gone."""
+        return self.features.left_out
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         """Embed images.
@@ -167,22 +172,23 @@ def normalise(images_BCHW: Tensor) -> Tensor:
 
 
 class OwnPixels(nn.Module):
-    """From `normalise`'s pixels to those that a backbone's published weights expect; most expect the same.
+    """From `normalise`'s pixels to those that a network's published weights expect; most expect the same.
 
     Args:
-        backbone: a timm model's name.
+        mean: of each channel of a network's pixels, which are in [0, 1].
+        std: their deviation.
     """
 
-    def __init__(self, backbone: str) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.gain: Tensor
         self.offset: Tensor
-        mean, std = (torch.tensor(values) for values in published_pixels(backbone))
+        mean_3, std_3 = torch.tensor(mean), torch.tensor(std)
         ours_mean, ours_std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-        self.same = bool(torch.equal(mean, ours_mean) and torch.equal(std, ours_std))
-        # Not persistent: they follow from the backbone's name.
-        self.register_buffer("gain", (ours_std / std).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("offset", ((ours_mean - mean) / std).view(1, 3, 1, 1), persistent=False)
+        self.same = bool(torch.equal(mean_3, ours_mean) and torch.equal(std_3, ours_std))
+        # Not persistent: they follow from the network's name.
+        self.register_buffer("gain", (ours_std / std_3).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", ((ours_mean - mean_3) / std_3).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) float to the same."""
