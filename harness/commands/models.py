@@ -1,4 +1,4 @@
-"""`models`, `train`, `tune`: the recipes, and what is made of them."""
+"""`train`, `tune`: what is made of the recipes."""
 
 from __future__ import annotations
 
@@ -35,14 +35,6 @@ app.add_typer(tune_app, name="tune")
 Recipes = Annotated[
     Path | None, typer.Option("--recipes", help="A TOML file of further detectors, of the form of detectors.toml.")
 ]
-
-
-@app.command()
-def models(recipes: Recipes = None, as_json: Json = False) -> None:
-    """Every detector and retrieval recipe, resolved, with its published figure."""
-    from harness.jobs import catalogue
-
-    emit(catalogue.as_json(recipes)) if as_json else show(*catalogue.tables(recipes))
 
 
 Scale = Annotated[

@@ -52,7 +52,8 @@ class GeM(nn.Module):
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float to (B, C), computed in float32 because x^3 overflows half precision."""
-        with torch.autocast(map_BCHW.device.type, enabled=False):
+        kind = map_BCHW.device.type
+        with torch.autocast(kind if torch.amp.autocast_mode.is_autocast_available(kind) else "cpu", enabled=False):
             wide = map_BCHW.to(torch.promote_types(map_BCHW.dtype, torch.float32)).clamp(min=GEM_FLOOR)
             return wide.pow(self.power).mean(dim=(2, 3)).pow(1.0 / self.power)
 
@@ -183,12 +184,12 @@ class OwnPixels(nn.Module):
         super().__init__()
         self.gain: Tensor
         self.offset: Tensor
-        mean_3, std_3 = torch.tensor(mean), torch.tensor(std)
-        ours_mean, ours_std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-        self.same = bool(torch.equal(mean_3, ours_mean) and torch.equal(std_3, ours_std))
+        self.same = tuple(mean) == PIXEL_MEAN and tuple(std) == PIXEL_STD
+        gain = [ours / own for ours, own in zip(PIXEL_STD, std, strict=True)]
+        offset = [(ours - own) / scale for ours, own, scale in zip(PIXEL_MEAN, mean, std, strict=True)]
         # Not persistent: they follow from the network's name.
-        self.register_buffer("gain", (ours_std / std_3).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("offset", ((ours_mean - mean_3) / std_3).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("gain", torch.tensor(gain).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", torch.tensor(offset).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) float to the same."""
