@@ -246,7 +246,7 @@ def train_retriever(
             patience=patience,
             seed=seed,
             num_steps=steps,
-            backbone_weights=init_from,
+            init_from=init_from,
             deepfashion2_only=deepfashion2_only,
             force=force,
             precision=precision,

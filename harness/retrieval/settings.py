@@ -57,6 +57,18 @@ class MultiSimilaritySettings(MultiSimilarityHyperparameters):
     weight: Weight
 
 
+class MemorySettings(Frozen):
+    """Embeddings of past batches that join the pairs of the triplet and the multi-similarity loss.
+
+    Attributes:
+        size: embeddings that are kept; 0 keeps none.
+        from_step: the step from which they join; before it the network changes too fast for old ones to hold.
+    """
+
+    size: Annotated[int, Field(ge=0)] = 0
+    from_step: Annotated[int, Field(ge=0)] = 0
+
+
 class LossSettings(Frozen):
     """The four losses of Table 4; a weight of 0 leaves one out."""
 
@@ -64,6 +76,7 @@ class LossSettings(Frozen):
     centre: CentreSettings
     triplet: TripletSettings
     multi_similarity: MultiSimilaritySettings
+    memory: MemorySettings = MemorySettings()
 
 
 class AugmentationSettings(Frozen):
