@@ -24,7 +24,7 @@ LOSSES = ("loss/softmax", "loss/centre", "loss/triplet", "loss/multi_similarity"
 
 @pytest.fixture(scope="session")
 def even(recipe):
-    """A recipe of a network without batch statistics, with all four losses and a memory that the batches wrap around."""
+    """A recipe of a network without batch statistics, with all four losses and a memory that batches wrap around."""
     tiny = recipe.tiny
     losses = tiny.losses.model_copy(
         update={
