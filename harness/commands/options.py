@@ -29,7 +29,7 @@ Sources = Annotated[
     typer.Option(
         "--source",
         metavar="NAME=PATH",
-        help="Further garments to train on: Street2Shop, DARN, MVC, MPV, Zalando and the folder, or any name and a CSV.",
+        help="Further garments: Street2Shop, DARN, MVC, MPV or Zalando and its folder, or any name and a CSV.",
     ),
 ]
 

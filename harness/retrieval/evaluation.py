@@ -66,6 +66,10 @@ class Judge:
         )
 
     def _figures(self, plan: RetrieverPlan, network: CGD) -> Mapping[str, float]:
+        from harness.training.gathering import take_from_first
+
+        # Each process has batch statistics of its own until the next step; those of the first are kept.
+        take_from_first(network.buffers())
         with as_in_use(network, plan) as retriever:
             figures = self.look(retriever)
         if self.figure not in figures:

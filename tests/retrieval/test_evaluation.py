@@ -84,11 +84,16 @@ def test_the_network_is_in_use_within_and_in_training_after(recipe, trained):
     modes = [part.training for part in network.modules()]
     before = {key: value.clone() for key, value in network.state_dict().items()}
     plan = RetrieverPlan.model_construct(name="m12", recipe=recipe.tiny)
-    with pytest.raises(Pruned), as_in_use(network, plan) as embedder:
-        assert not any(part.training for part in network.modules())
-        assert embedder.name == "m12"
-        assert np.abs(np.linalg.norm(embedder.embed(crops()), axis=1) - 1).max() < 1e-5
-        raise Pruned
+
+    def use():
+        with as_in_use(network, plan) as embedder:
+            assert not any(part.training for part in network.modules())
+            assert embedder.name == "m12"
+            assert np.abs(np.linalg.norm(embedder.embed(crops()), axis=1) - 1).max() < 1e-5
+            raise Pruned
+
+    with pytest.raises(Pruned):
+        use()
     assert [part.training for part in network.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
