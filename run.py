@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from harness.commands import board, check, data, enter, evaluate, evaluate_boxes, models, stages
+from harness.commands import board, check, data, enter, evaluate, evaluate_boxes, models, single_stages, stages
 from harness.commands.options import emit
 from harness.training.processes import Interrupted
 from harness.types import InputError
@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(stages.app)
+app.add_typer(single_stages.app)
 app.add_typer(data.data_app, name="data")
 app.add_typer(models.app)
 app.add_typer(enter.enter_app, name="enter")
