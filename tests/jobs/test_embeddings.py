@@ -412,7 +412,7 @@ def test_there_and_back_scores_are_equal(data: Path, work: Path, decoded: list[P
     one, other = score("m4,m9*0.5 + GT", data, work), score("m18,Ours*0.5 + GT", data, work)
     assert decoded == []
     assert other["acc"] == one["acc"]
-    assert other["spec"] == "m18,Ours*0.5 + GT"
+    assert other["spec"] == "Ours*0.5,m18 + GT"
     assert other["contamination"] is None
     reports = told("m18,m4 + GT", "--data", data, "--work", work)
     assert np.array_equal(*map(vectors, reports))
