@@ -158,7 +158,7 @@ def embed(
     split: Split,
     boxes: Detections,
     *,
-    batch_size: int = 256,
+    batch_size: int = CHUNK,
     progress: Progress | None = None,
     num_threads: int | None = None,
 ) -> dict[str, NDArray[np.float16]]:
