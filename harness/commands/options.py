@@ -194,6 +194,20 @@ def spec_of(spec: str) -> str:
     return spec
 
 
+def sources_of(given: list[str]) -> dict[str, Path]:
+    """Training sources by name, for an option that is given as NAME=DIR, once a source."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, is_there, place = text.partition("=")
+        name = name.strip()
+        if not (is_there and name and place):
+            raise typer.BadParameter(f"{text!r}: expected NAME=DIR, such as MVC=data/mvc", param_hint="--source")
+        if name in found:
+            raise typer.BadParameter(f"{name} is given twice", param_hint="--source")
+        found[name] = Path(place)
+    return found
+
+
 def one_of(recipes: Any, name: str, what: str) -> Any:
     """A recipe by its name; an unknown name lists those there are."""
     if name not in recipes:

@@ -1,11 +1,13 @@
 """What a crop looks like in 128 bits and a thumbnail: equal or nearly so for copies that were resized or saved again.
 
-The bits are the signs of the 128 lowest frequencies (without the mean) of the crop's brightness at 32 × 32. The
-thumbnail is 24 × 24 of brightness and 8 × 8 of either colour difference.
+The bits are gradients of brightness: whether each of 8 × 8 places is brighter than its left neighbour by a tenth of the
+crop's spread, and whether than its upper one. The margin keeps plain walls, whose gradients are noise, at 0. (Signs of
+frequencies, the other usual choice, are noise for mirror-symmetric clothes.) The thumbnail is 24 × 24 of brightness and
+8 × 8 of either colour difference.
 
-Measured on 500 rendered crops saved again at JPEG quality 85 and 0.9 of their size: 1 bit differs in half of them, up
-to 3 in 95 % and 5 in 99 %. With 64 bits of a median hash and 64 of a gradient hash it is as many, but twice as many
-other garments agree with them in a part of the hash.
+Measured on 800 rendered crops, the share whose copy differs in at most 7 bits, and with signs of frequencies: saved
+again at JPEG quality 85 and 0.9 of the size 100 % and 99.8 %, at 75 and 0.75 99.6 % and 98.9 %, at 60 and 0.6 99.0 %
+and 97.1 %.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ NUM_LUMA = LUMA_SIDE * LUMA_SIDE
 THUMBNAIL_BYTES = NUM_LUMA + 2 * CHROMA_SIDE * CHROMA_SIDE
 HASH_BITS = 128
 
-_DCT_SIDE = 32
+MARGIN_OF_SPREAD = 0.1
+
+_SIDE = 8
 
 
 def describe(
@@ -44,9 +48,11 @@ def describe(
     """
     square = cv2.cvtColor(crop(photo_HW3, box_xyxy, (CROP_PX, CROP_PX)), cv2.COLOR_RGB2YCrCb)
     luma = np.ascontiguousarray(square[..., 0])
-    small = cv2.resize(luma, (_DCT_SIDE, _DCT_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    rows, columns = _frequencies()
-    bits = np.packbits(cv2.dct(small)[rows, columns] > 0).view(np.uint64)
+    across = cv2.resize(luma, (_SIDE + 1, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    down = cv2.resize(luma, (_SIDE, _SIDE + 1), interpolation=cv2.INTER_AREA).astype(np.float32)
+    margin = MARGIN_OF_SPREAD * float(luma.std())
+    gradients = np.concatenate([np.diff(across, axis=1).ravel(), np.diff(down, axis=0).ravel()])
+    bits = np.packbits(gradients[_order()] > margin).view(np.uint64)
     chroma = cv2.resize(square[..., 1:], (CHROMA_SIDE, CHROMA_SIDE), interpolation=cv2.INTER_AREA)
     thumbnail = cv2.resize(luma, (LUMA_SIDE, LUMA_SIDE), interpolation=cv2.INTER_AREA)
     return bits, np.concatenate([thumbnail.ravel(), chroma.ravel()]).astype(np.uint8)
@@ -58,9 +64,6 @@ def digest(thumbnail: NDArray[np.uint8]) -> int:
 
 
 @lru_cache(maxsize=1)
-def _frequencies() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the lowest frequencies, shuffled so that every part of the hash has low and high ones."""
-    places = sorted(((i, j) for i in range(_DCT_SIDE) for j in range(_DCT_SIDE)), key=lambda at: (sum(at), at[0]))
-    chosen = np.array(places[1 : HASH_BITS + 1], dtype=np.int64)
-    chosen = chosen[np.random.default_rng(0).permutation(HASH_BITS)]
-    return chosen[:, 0].copy(), chosen[:, 1].copy()
+def _order() -> NDArray[np.int64]:
+    """Which gradient each bit is of: shuffled, so that every part of the hash has some from all over the crop."""
+    return np.random.default_rng(0).permutation(HASH_BITS)
