@@ -27,6 +27,7 @@ from harness.commands.options import (
     spec_of,
     workplace,
     writable_file,
+    writable_folder,
 )
 from harness.commands.tables import ap_table, fusion_words, ladder_table
 from harness.types import InputError
@@ -134,21 +135,74 @@ def detect(
 
 
 @app.command()
-def embed(spec: Spec, data: Data, work: Work = WORK, split: SplitOption = "validation") -> None:
-    """Embed the boxes of an ensemble with its models, all missing ones in one pass over the photos."""
-    from harness.progress import bars
+def embed(
+    specs: Annotated[
+        list[str], typer.Argument(metavar="SPEC...", help="Ensembles ('m1-16 with WBF_5', 'm4 + GT') or models alone.")
+    ],
+    data: Data,
+    work: Work = WORK,
+    split: SplitOption = "validation",
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Add the mirrored crop; twice the time of the networks.")
+    ] = None,
+    precision: Annotated[
+        Literal["32", "16", "bf16", "fp32", "fp16"] | None,
+        typer.Option("--precision", help="Of the networks; lengths and pooled powers stay in 32 bits."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="All commands use these settings from now on; without any, the defaults.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Crops gathered before the networks see them.")
+    ] = None,
+    devices: Annotated[
+        int, typer.Option("--devices", min=1, help="Processes: a GPU each, or one thread each where there is none.")
+    ] = 1,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="That decode photos and cut, ahead.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A folder for NAME.npy and boxes.json, as `enter embeddings` takes them."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Embed the boxes of ensembles with their models, all missing ones in one pass over the photos.
 
-    with bars() as report:
-        pipeline = open_pipeline(work, data, split, report)
-        ensemble = pipeline.parse(spec_of(spec))
-        pipeline.members(ensemble)
-        features, addresses = pipeline.embeddings(
-            [member.model for member in ensemble.members], pipeline.boxes(ensemble.boxes)
-        )
-    for name, found in features.items():
-        rows, dimensions = found.vectors_ND.shape
-        folder = workplace(work).root / "store" / "embed" / addresses[name]
-        show(f"{name}: {rows:,} x {dimensions} in {folder}/vectors.npy")
+    --flip and --precision change the embeddings, for this call alone unless --keep keeps them. Started by torchrun or
+    srun on several machines that see the same folders, all processes share the work.
+    """
+    from harness.jobs import embeddings
+    from harness.pipeline import Pipeline
+    from harness.progress import bars
+    from harness.retrieval.embedding_settings import EmbeddingSettings
+    from harness.shards import Resources
+    from harness.sharing import with_helpers
+    from harness.training.launching import ending_together
+
+    given = {"flip": flip, "precision": None if precision is None else precision.removeprefix("fp")}
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = EmbeddingSettings.model_validate(given) if given else None
+    folder = None if out is None else writable_folder(out)
+
+    def work_on() -> None:
+        with bars() as report:
+            resources = Resources(num_devices=devices, num_threads=threads, num_crops=batch_size)
+            pipeline = Pipeline(workplace(work), read_photos(data, split), report=report, resources=resources)
+            found = embeddings.embed(pipeline, specs, settings, keep=keep, out=folder)
+        told, rendered = [one.as_json() for one in found], pipeline.split.rendered
+        if as_json:
+            emit({"split": split, "rendered": rendered, "kept": keep, "embeddings": told})
+            return
+        for one in found:
+            what = f"{one.boxes} on {'RENDERED ' if rendered else ''}{split}"
+            how = "made elsewhere" if one.source else one.settings or "untrained"
+            show(f"{one.name}: {one.rows:,} x {one.dimensions} of {what} ({how}) in {one.file}")
+        if keep:
+            show("from now on the models look plainly" if settings is None else f"kept in {pipeline.work.looks}")
+        if folder is not None:
+            show(f"for others: {', '.join(f'{one.name}.npy' for one in found)} and boxes.json in {folder}")
+
+    with ending_together():
+        with_helpers(work_on)
 
 
 @app.command()

@@ -110,7 +110,7 @@ class CGD(nn.Module):
         self.projections = nn.ModuleList(
             nn.Linear(channels, width, bias=False) for width in descriptor_widths(output_dim, len(descriptors))
         )
-        self.classifier: nn.Module | None = None
+        self.classifier: nn.Sequential | None = None
         if num_classes:
             self.classifier = nn.Sequential(nn.BatchNorm1d(channels), nn.Linear(channels, num_classes))
 
@@ -150,14 +150,25 @@ class CGD(nn.Module):
             The embeddings (B, D), each of length 1, and the classifier's logits (B, classes) before the
             temperature; None without a classifier.
         """
+        embeddings_BD, first_BC = self.describe(images_BCHW)
+        return embeddings_BD, None if self.classifier is None else self.classify(first_BC)
+
+    def describe(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings (B, D) of images, and their first descriptor (B, C), which feeds the classifier."""
         map_BCHW = self.features.as_map(self.backbone, self.pixels(images_BCHW))
         pooled = [pooling(map_BCHW) for pooling in self.poolings]
         parts = [
             functional.normalize(linear(vector).float(), dim=1)
             for linear, vector in zip(self.projections, pooled, strict=True)
         ]
-        embeddings_BD = functional.normalize(torch.cat(parts, dim=1), dim=1)
-        return embeddings_BD, None if self.classifier is None else self.classifier(pooled[0])
+        return functional.normalize(torch.cat(parts, dim=1), dim=1), pooled[0]
+
+    def classify(self, first_BC: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Logits of some rows of a batch, whose statistics are those of the whole batch."""
+        assert self.classifier is not None
+        norm, linear = self.classifier
+        logits: Tensor = linear(norm(first_BC)[rows])
+        return logits
 
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)

@@ -18,6 +18,7 @@ from harness.retrieval.settings import (
     Descriptor,
     Frozen,
     LossSettings,
+    MemorySettings,
     MultiSimilarityHyperparameters,
     MultiSimilaritySettings,
     Positive,
@@ -102,6 +103,7 @@ class _ScaleLosses(Frozen):
     centre: CentreSettings
     triplet: TripletSettings
     multi_similarity: _MultiSimilarityWeight
+    memory: MemorySettings
 
 
 class _Scale(Frozen):
@@ -308,6 +310,7 @@ def _settings(file: _File, paper: _Paper, scale_name: Scale) -> RetrieverSetting
             multi_similarity=MultiSimilaritySettings(
                 weight=losses.multi_similarity.weight * used["multi-similarity"], **ms_loss.model_dump()
             ),
+            memory=losses.memory,
         ),
         augmentation=scale.augmentation,
     )
