@@ -7,32 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from harness.retrieval.recipe_file import Backbone, PaperTerms, RecipeFile, first_problem
+from harness.retrieval.recipe_file import Scale as Scale
+from harness.retrieval.recipe_file import Source as Source
 from harness.retrieval.settings import (
-    AugmentationSettings,
-    CentreSettings,
-    Count,
-    Descriptor,
     Frozen,
     LossSettings,
-    MemorySettings,
     MultiSimilarityHyperparameters,
     MultiSimilaritySettings,
-    Positive,
     RetrieverSettings,
     Share,
-    SoftmaxSettings,
-    TripletSettings,
-    Weight,
 )
 from harness.retrieval.team_recipes import beside, laid_over, read_toml, timm_backbone
 from harness.types import InputError
-
-Scale = Literal["full", "tiny"]
-Source = Literal["DeepFashion2/train", "DeepFashion2/validation", "Street2Shop", "DARN", "MVC", "MPV", "Zalando"]
 
 MODELS_TOML = Path(__file__).with_name("models.toml")
 
@@ -65,79 +56,6 @@ class RetrieverRecipe(Frozen):
         return self.full if scale == "full" else self.tiny
 
 
-class _Paper(Frozen):
-    """A model in the paper's terms, all differences applied."""
-
-    backbone: str
-    backbone_options: dict[str, Any] = Field(default_factory=dict)
-    remove_last_stride: bool | None = None
-    descriptors: tuple[Descriptor, ...]
-    input_wh: tuple[Count, Count]
-    output_dim: Count
-    epochs: Count
-    optimizer: Literal["SGD"]
-    learning_rate: Positive
-    learning_rate_decay: Literal["cosine"]
-    losses: tuple[Literal["softmax", "centre", "triplet", "multi-similarity"], ...]
-    ms_loss: Literal["default", "automl"]
-    ms_values: dict[str, Any] = Field(default_factory=dict)
-    trained_on: tuple[str, ...] = ()
-    plus: tuple[str, ...] = ()
-    description: str = ""
-    published_acc10: Share | None = None
-    full: dict[str, Any] = Field(default_factory=dict)
-    tiny: dict[str, Any] = Field(default_factory=dict)
-
-
-class _Backbone(Frozen):
-    timm: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class _MultiSimilarityWeight(Frozen):
-    weight: Weight
-
-
-class _ScaleLosses(Frozen):
-    softmax: SoftmaxSettings
-    centre: CentreSettings
-    triplet: TripletSettings
-    multi_similarity: _MultiSimilarityWeight
-    memory: MemorySettings
-
-
-class _Scale(Frozen):
-    """What the paper's terms become at one scale."""
-
-    learning_rate_factor: Positive
-    input_factor: Positive
-    output_dim: Count | None = None
-    optimizer: Literal["SGD", "AdamW"]
-    pretrained: bool
-    remove_last_stride: bool
-    margin: Weight
-    momentum: Share
-    weight_decay: Weight
-    warmup_fraction: Share
-    gradient_clip: Positive | None = None
-    precision: str
-    num_steps: Count | None = None
-    identities_per_batch: Count
-    crops_per_identity: Count
-    backbones: dict[str, _Backbone]
-    losses: _ScaleLosses
-    augmentation: AugmentationSettings
-
-
-class _File(Frozen):
-    table4: dict[str, Any]
-    models: dict[str, dict[str, Any]]
-    default_ms_loss: MultiSimilarityHyperparameters
-    automl_ms_loss: MultiSimilarityHyperparameters
-    scales: dict[Scale, _Scale]
-    sources: tuple[str, ...] = ()
-
-
 def load_recipes(extra: Path | None = None) -> dict[str, RetrieverRecipe]:
     """The paper's models, resolved, in the order of Table 3, then those of a file of the user's.
 
@@ -166,15 +84,15 @@ def recipes_of(told: Mapping[str, Any], path: Path) -> dict[str, RetrieverRecipe
         InputError: it is not such a file; the message names the place.
     """
     try:
-        file = _File.model_validate(told)
+        file = RecipeFile.model_validate(told)
     except ValidationError as error:
-        raise InputError(f"{path}: {_first_problem(error)}") from error
+        raise InputError(f"{path}: {first_problem(error)}") from error
     recipes = {}
     for name in file.models:
         try:
             recipes[name] = _recipe(file, name)
         except ValidationError as error:
-            raise InputError(f"{path}: models.{name}: {_first_problem(error)}") from error
+            raise InputError(f"{path}: models.{name}: {first_problem(error)}") from error
         except KeyError as error:
             raise InputError(f"{path}: models.{name}: {error.args[0]}") from error
     return recipes
@@ -197,24 +115,7 @@ def find_recipe(name: str, extra: Path | None = None) -> RetrieverRecipe:
     return recipes[name]
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    known = ""
-    if first["type"] == "extra_forbidden" and error.title in _KEYS and len(first["loc"]) == 1:
-        known = f"; there are {', '.join(_KEYS[error.title])}"
-    return f"{where}: {first['msg']}{known}" if where else f"{first['msg']}{known}"
-
-
-_KEYS = {
-    "_Paper": ("base", *(key for key in _Paper.model_fields if key not in ("ms_values", "published_acc10"))),
-    "RetrieverSettings": tuple(RetrieverSettings.model_fields),
-    "MultiSimilarityHyperparameters": tuple(MultiSimilarityHyperparameters.model_fields),
-}
-"""What a message lists where a key is unknown."""
-
-
-def _in_paper_terms(file: _File, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+def _in_paper_terms(file: RecipeFile, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """The entry of a model over that of its base, over that of the base's base, down to Table 4."""
     if name == "table4":
         return dict(file.table4)
@@ -245,8 +146,8 @@ def _in_paper_terms(file: _File, name: str, above: tuple[str, ...] = ()) -> dict
     return {**terms, **entry}
 
 
-def _recipe(file: _File, name: str) -> RetrieverRecipe:
-    paper = _Paper.model_validate(_in_paper_terms(file, name))
+def _recipe(file: RecipeFile, name: str) -> RetrieverRecipe:
+    paper = PaperTerms.model_validate(_in_paper_terms(file, name))
     wanted = (*paper.trained_on, *paper.plus)
     known = (*get_args(Source), *file.sources)
     for row, source in enumerate(wanted):
@@ -267,19 +168,19 @@ def _recipe(file: _File, name: str) -> RetrieverRecipe:
     )
 
 
-def _settings(file: _File, paper: _Paper, scale_name: Scale) -> RetrieverSettings:
+def _settings(file: RecipeFile, paper: PaperTerms, scale_name: Scale) -> RetrieverSettings:
     if scale_name not in file.scales:
         raise KeyError(f"scales.{scale_name} is missing")
     scale = file.scales[scale_name]
     backbone = scale.backbones.get(paper.backbone)
     if backbone is None:
-        backbone = _Backbone(timm=timm_backbone(paper.backbone, scale.backbones))
+        backbone = Backbone(timm=timm_backbone(paper.backbone, scale.backbones))
     ms_loss = file.automl_ms_loss if paper.ms_loss == "automl" else file.default_ms_loss
     if paper.ms_values:
         try:
             ms_loss = MultiSimilarityHyperparameters.model_validate({**ms_loss.model_dump(), **paper.ms_values})
         except ValidationError as error:
-            raise KeyError(f"ms_loss.{_first_problem(error)}") from error
+            raise KeyError(f"ms_loss.{first_problem(error)}") from error
     losses = scale.losses
     used = {"softmax": 0.0, "centre": 0.0, "triplet": 0.0, "multi-similarity": 0.0} | dict.fromkeys(paper.losses, 1.0)
     settings = RetrieverSettings(
@@ -318,7 +219,7 @@ def _settings(file: _File, paper: _Paper, scale_name: Scale) -> RetrieverSetting
     try:
         return RetrieverSettings.model_validate(laid_over(settings.model_dump(), changes))
     except ValidationError as error:
-        raise KeyError(f"{scale_name}.{_first_problem(error)}") from error
+        raise KeyError(f"{scale_name}.{first_problem(error)}") from error
 
 
 def _scaled_wh(input_wh: tuple[int, int], factor: float) -> tuple[int, int]:

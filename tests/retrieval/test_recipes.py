@@ -224,6 +224,7 @@ def test_what_a_team_may_change(tmp_path: Path):
             '[models.m18]\nbase = "m4"\nfull = { margn = 1 }',
             "models.m18: full.margn: Extra inputs are not permitted; the",
         ),
+        ('[models.m18]\nbase = "m4"\ndescriptors = ["GeM", "GeM"]', "descriptors: expected one or more, each once"),
         ('[models.m18]\nbase = "m4"\ntiny.margin = -1', "models.m18: tiny.margin: Input should be greater"),
         ('[models.m18]\nbase = "m4"\npublished_acc10 = 0.9', "models.m18.published_acc10: only the paper's models"),
         ('[models.m18]\nbase = "m4"\nplus = ["OurShop"]', "models.m18: source 'OurShop': there are DeepFashion2/train"),
