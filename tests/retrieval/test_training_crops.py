@@ -76,7 +76,7 @@ def test_canvases_of_reduced_photos_are_nearly_those_of_whole_ones(photos):
     for row, box in enumerate(crops.boxes_xyxy):
         whole, view = canvas_and_view(decode_rgb(crops.photos[crops.photo_rows[row]]), box, SETTINGS)
         gap = np.abs(batch["canvases"][row].numpy().astype(int) - whole)
-        assert gap.mean() < 4, row  # of blobs as bright and dark as can be
+        assert gap.mean() < 6, row  # blobs as bright and dark as can be; another region differs by some 60
         assert np.abs(batch["views"][row].numpy() - view).max() < 0.01
     for row in range(6):  # and whatever else is asked for
         alone = dataset.__getitems__([(0, row)])
