@@ -20,6 +20,8 @@ from harness.commands.options import (
     writable_folder,
 )
 
+_DEEPFASHION2 = "DeepFashion2"
+
 data_app = typer.Typer(help="The data set: render one, examine one, export its ground truth.", no_args_is_help=True)
 
 
@@ -30,26 +32,65 @@ def data_render(
     train: Annotated[int | None, typer.Option(min=2, help="Photos of the train split.")] = None,
     validation: Annotated[int | None, typer.Option(min=2, help="Photos of the validation split.")] = None,
     test: Annotated[int | None, typer.Option(min=2, help="Photos of the test split.")] = None,
+    layout: Annotated[
+        str, typer.Option("--as", metavar="DATA SET", help=f"Whose layout: {_DEEPFASHION2}, or a training source's.")
+    ] = _DEEPFASHION2,
+    garments: Annotated[int | None, typer.Option(min=12, help="Different garments of a training source.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
-    """Render a data set in DeepFashion2's layout; the same seed gives the same bytes."""
-    from harness.data.rendered import RenderSettings, render
+    """Render a data set in the layout of DeepFashion2 or of a training source; the same seed gives the same bytes."""
     from harness.progress import bars
 
     sizes = {"num_train": train, "num_validation": validation, "num_test": test}
-    settings = RenderSettings(seed=seed, **{name: size for name, size in sizes.items() if size is not None})
+    given = {name: size for name, size in sizes.items() if size is not None}
+    if layout != _DEEPFASHION2:
+        if given:
+            option = next(iter(given)).replace("num_", "--")
+            raise typer.BadParameter(f"{layout} has no splits: say --garments instead", param_hint=option)
+        _render_source(folder, layout, seed, garments, workers)
+        return
+    if garments is not None:
+        raise typer.BadParameter(
+            f"{_DEEPFASHION2} is sized by --train, --validation and --test", param_hint="--garments"
+        )
+    from harness.data.rendered import RenderSettings, render
+
+    settings = RenderSettings(seed=seed, **given)
     with bars() as report:
         render(folder, settings, workers=workers, progress=report("render photos"))
     show(f"rendered {settings.num_train + settings.num_validation + settings.num_test} photos into {folder}")
 
 
+def _render_source(folder: Path, layout: str, seed: int, garments: int | None, workers: int) -> None:
+    from harness.data.rendered.layouts import LAYOUTS, LayoutSettings, render_layout
+    from harness.progress import bars
+
+    if layout not in LAYOUTS:
+        known = ", ".join((_DEEPFASHION2, *LAYOUTS))
+        raise typer.BadParameter(f"there is no layout {layout!r}; there are {known}", param_hint="--as")
+    sizes = {} if garments is None else {"num_garments": garments}
+    settings = LayoutSettings(layout=layout, seed=seed, **sizes)
+    with bars() as report:
+        num_garments, num_photos = render_layout(folder, settings, workers=workers, progress=report("render photos"))
+    show(f"rendered {num_photos:,} photos of {num_garments:,} garments into {folder}, as {layout}")
+
+
 @data_app.command("check")
 def data_check(
-    folder: Annotated[Path, typer.Argument(help="A DeepFashion2 folder.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A DeepFashion2 folder; with --source that source's folder, or a CSV file.")
+    ],
     decode: Annotated[Literal["none", "sample", "all"], typer.Option(help="Photos to decode.")] = "sample",
+    source: Annotated[
+        str | None,
+        typer.Option(help="Street2Shop, DARN, MVC, MPV or Zalando; any name for a CSV file (image,box,item,domain)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Count a data set and list everything that is wrong with it."""
+    if source is not None:
+        _check_source(source, folder, decode, as_json)
+        return
     from harness.data.doctor import check
     from harness.progress import bars
 
@@ -67,6 +108,29 @@ def data_check(
         show(
             f"{folder}: {'can be read' if found.ok else 'cannot be read'}{', RENDERED data' if found.rendered else ''}"
         )
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _check_source(name: str, path: Path, decode: str, as_json: bool) -> None:
+    from harness.data.sources import SAMPLE_PHOTOS, examine
+    from harness.progress import bars
+
+    most = {"none": 0, "sample": SAMPLE_PHOTOS, "all": None}[decode]
+    with bars() as report:
+        found = examine(name, path, decode=most, progress=report("check photos"))
+    if as_json:
+        emit({"ok": found.ok, **asdict(found)})
+    else:
+        counts = [(key, value) for key, value in asdict(found).items() if key.startswith("num_")]
+        show(found.source, *(f"  {key.replace('_', ' ')}: {value:,}" for key, value in counts))
+        for fate, is_left_out in (("left out", True), ("used all the same", False)):
+            odd = [one for one in found.oddities if one.left_out == is_left_out]
+            show(*([f"{fate}:"] if odd else []), *(f"  {one.count:,} × {one.kind}; first: {one.first}" for one in odd))
+        if found.licence is not None:
+            show(f"licence: {found.licence}")
+        can = "can be trained on" if found.ok else "cannot be trained on: fewer than two items have two views"
+        show(f"{path}: {can}{', RENDERED data' if found.rendered else ''}")
     if not found.ok:
         raise typer.Exit(1)
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from harness.retrieval.card import RetrieverCard
 from harness.retrieval.embedding_settings import Precision
 from harness.retrieval.prefetch import CropSize, crops_ahead
-from harness.training.cards import WEIGHTS_FILE, read_trained
 from harness.types import Detections, InputError, Ints, Progress, Split
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-    from harness.retrieval.cgd import CGD
+    from harness.retrieval.encoders import EncoderCard
 
 CHUNK = 64
 """Crops that go through a network together; a smaller last chunk is filled up with black crops.
@@ -65,7 +65,9 @@ class Retriever:
         margin: context around the box, as a share of its sides.
     """
 
-    def __init__(self, card: RetrieverCard, network: CGD, device: torch.device, *, flip: bool = False) -> None:
+    def __init__(
+        self, card: RetrieverCard | EncoderCard, network: nn.Module, device: torch.device, *, flip: bool = False
+    ) -> None:
         self.card = card
         self.name = card.name
         self.dimensions = card.recipe.output_dim
@@ -95,19 +97,9 @@ class Retriever:
         """
         import torch
 
-        from harness.retrieval.cgd import CGD
+        from harness.retrieval.loading import load_network
 
-        card = read_trained(model_dir, RetrieverCard)
-        settings = card.recipe
-        with torch.random.fork_rng():
-            network = CGD(
-                settings.backbone,
-                settings.descriptors,
-                settings.output_dim,
-                backbone_options=settings.backbone_options,
-                remove_last_stride=settings.remove_last_stride,
-            )
-        network.load_state_dict(torch.load(model_dir / WEIGHTS_FILE, map_location="cpu", weights_only=True))
+        card, network = load_network(model_dir)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         network = network.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return cls(card, network, where, flip=flip)

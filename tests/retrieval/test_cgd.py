@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given
@@ -107,33 +105,6 @@ def test_descriptors_are_one_or_more_each_once(descriptors):
         small(descriptors)
 
 
-def test_backbone_weights_from_a_file(tmp_path: Path):
-    donor = small()
-    state = donor.backbone.state_dict() | {"fc.weight": torch.zeros(2, 2)}  # a published file has a classifier
-    torch.save(state, tmp_path / "good.pt")
-    taker = small(weights_file=tmp_path / "good.pt")
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(donor.backbone.state_dict().values(), taker.backbone.state_dict().values(), strict=True)
-    )
-    torch.save({"strange": torch.zeros(1)}, tmp_path / "foreign.pt")
-    with pytest.raises(InputError, match="not the weights of this backbone"):
-        small(weights_file=tmp_path / "foreign.pt")
-    (tmp_path / "damaged.pt").write_bytes(b"not a state dict")
-    for name in ("damaged.pt", "missing.pt"):
-        with pytest.raises(InputError, match=name):
-            small(weights_file=tmp_path / name)
-
-
-def test_pretrained_weights_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match="pretrained = false"):
-        CGD("resnet10t", ["GeM"], 8, pretrained=True)
-
-
 @pytest.mark.parametrize("name", list(load_recipes()))
 def test_every_model_embeds_to_unit_length_at_tiny_scale(name):
     settings = load_recipes()[name].tiny
@@ -150,13 +121,7 @@ def test_every_model_embeds_to_unit_length_at_full_scale(name):
 
 def _check_unit_length(settings, input_wh):
     torch.manual_seed(0)
-    network = CGD(
-        settings.backbone,
-        settings.descriptors,
-        settings.output_dim,
-        backbone_options=settings.backbone_options,
-        remove_last_stride=settings.remove_last_stride,
-    ).eval()
+    network = CGD.of(settings).eval()
     with torch.inference_mode():
         embeddings, _ = network(torch.randn(2, 3, input_wh[1], input_wh[0]))
     assert embeddings.shape == (2, settings.output_dim)

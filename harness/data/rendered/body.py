@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.data.rendered import scene
 from harness.data.rendered.canvas import Canvas
+from harness.data.rendered.plan import View
 from harness.data.rendered.silhouette import Layer, Points, Pose, Shape, tube
 from harness.data.rendered.wardrobe import Garment
 
@@ -60,10 +61,11 @@ def paint(rng: scene.Rng, canvas: Canvas, pose: Pose, worn: list[tuple[int, Garm
         _paint_head(rng, canvas, pose, skin)
 
 
-def draw_pose(rng: scene.Rng, is_consumer: bool) -> tuple[Pose, int]:
+def draw_pose(rng: scene.Rng, is_consumer: bool, view: View) -> tuple[Pose, int]:
     """A pose and its viewpoint: 1 not worn, 2 frontal, 3 side or back."""
     kind = rng.random()
-    if kind < (0.16 if is_consumer else 0.22):
+    share_flat = {"any": 0.16 if is_consumer else 0.22, "worn": 0.0, "flat": 1.0}[view]
+    if kind < share_flat:
         spread = rng.uniform(0.35, 0.85)
         return Pose((spread, spread), (spread, spread), (0.05, 0.05), flat=True), 1
     wild = 1.0 if is_consumer else 0.35

@@ -64,7 +64,7 @@ def _attempt(plan: PhotoPlan, calm: int) -> tuple[Image, list[dict[str, Any]]]:
     width, height = int(rng.integers(150, 216)), 0
     height = min(256, int(width * rng.uniform(0.95, 1.45)))
     big = (width * OVERSAMPLING, height * OVERSAMPLING)
-    pose, viewpoint = draw_pose(rng, plan.is_consumer)
+    pose, viewpoint = draw_pose(rng, plan.is_consumer, plan.view)
     garments = [worn.garment for worn in plan.worn]
     shapes = [shape_of(garment, pose) for garment in garments]
     camera = _camera(rng, plan, pose, viewpoint, shapes, big, calm)

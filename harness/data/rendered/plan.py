@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +33,9 @@ class RenderSettings(BaseModel):
         return {"train": self.num_train, "validation": self.num_validation, "test": self.num_test}[split]
 
 
+View = Literal["any", "worn", "flat"]
+
+
 @dataclass(frozen=True)
 class Worn:
     """A garment in a photo, under the style number that the annotation gives it."""
@@ -50,6 +54,7 @@ class PhotoPlan:
         pair_id: the pair of all its garments.
         worn: the garments; the first is what the photo is about.
         seed: words that seed the photo's own random numbers.
+        view: whether the garments are worn, laid flat, or either.
     """
 
     image_id: int
@@ -57,13 +62,15 @@ class PhotoPlan:
     pair_id: int
     worn: tuple[Worn, ...]
     seed: tuple[int, ...]
+    view: View = "any"
 
 
 _MAIN_WEIGHTS = np.array([10, 9, 9, 10, 8, 6, 5, 5, 4, 9, 9, 9, 9], dtype=float)
 _FIRST_PAIR = {"train": 1, "validation": 100_001, "test": 200_001}
 
 
-def _companion_category(rng: np.random.Generator, category_id: int) -> int:
+def companion_category(rng: np.random.Generator, category_id: int) -> int:
+    """A category that is worn with this one."""
     if category_id in BOTTOMS:
         return int(rng.choice(TOPS))
     if category_id in DRESSES:
@@ -80,7 +87,7 @@ def _pair(rng: np.random.Generator) -> list[tuple[bool, tuple[Worn, ...]]]:
         mains.append(draw_style(rng, mains[0]))
     partner = None
     if rng.random() < 0.4 and category_id not in DRESSES:
-        partner = Worn(draw_garment(rng, _companion_category(rng, category_id)), num_styles + 1)
+        partner = Worn(draw_garment(rng, companion_category(rng, category_id)), num_styles + 1)
     first: list[tuple[bool, tuple[Worn, ...]]] = []
     rest: list[tuple[bool, tuple[Worn, ...]]] = []
     for number, main in enumerate(mains, 1):
@@ -95,7 +102,7 @@ def _pair(rng: np.random.Generator) -> list[tuple[bool, tuple[Worn, ...]]]:
                     if is_consumer and rng.random() < 0.06:
                         worn.append(Worn(draw_garment(rng, int(rng.choice(OUTWEAR))), 0))
                 elif rng.random() < (0.35 if is_consumer else 0.2):
-                    worn.append(Worn(draw_garment(rng, _companion_category(rng, category_id)), 0))
+                    worn.append(Worn(draw_garment(rng, companion_category(rng, category_id)), 0))
                 if category_id in OUTWEAR and rng.random() < 0.2:
                     worn.append(Worn(draw_garment(rng, int(rng.choice(TOPS))), 0))
                 (first if turn == 0 else rest).append((is_consumer, tuple(worn)))
