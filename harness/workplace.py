@@ -219,7 +219,7 @@ class Workplace:
                 f"{folder}: {kind} {name} has not been trained here (trained: {have}); "
                 f"train it with: run.py train {kind} {name} --data DIR --work {self.root}"
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: is damaged ({type(error).__name__}: {error}); remove the folder {folder} and train again"
             ) from error

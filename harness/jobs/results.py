@@ -236,7 +236,10 @@ def _is_of_today(pipeline: Pipeline, row: Row) -> bool:
     if ensemble.boxes.fused is not None and not _is_fitted(pipeline, ensemble.boxes):
         return False
     boxes = pipeline.boxes(ensemble.boxes)
-    wanted = {f"{card.name}:{pipeline.embed_recipe(card, boxes).address}" for card in cards}
+    try:
+        wanted = {f"{card.name}:{pipeline.embed_recipe(card, boxes).address}" for card in cards}
+    except InputError:
+        return False  # other embeddings were entered since, not of all these boxes
     return wanted <= set(row.artifacts)
 
 

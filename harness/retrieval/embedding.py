@@ -115,7 +115,10 @@ class Retriever:
 
         Raises:
             ValueError: the crops have another shape or type.
+            InputError: the device has too little memory, or float16 is too narrow for the network.
         """
+        import torch
+
         width, height = self.input_wh
         if crops_BHW3.dtype != np.uint8 or crops_BHW3.shape[1:] != (height, width, 3):
             raise ValueError(
@@ -127,7 +130,13 @@ class Retriever:
             chunk = crops_BHW3[start : start + CHUNK]
             filled = np.zeros((CHUNK, height, width, 3), dtype=np.uint8)
             filled[: len(chunk)] = chunk
-            vectors[start : start + len(chunk)] = self._embed_chunk(filled)[: len(chunk)]
+            try:
+                vectors[start : start + len(chunk)] = self._embed_chunk(filled)[: len(chunk)]
+            except torch.OutOfMemoryError as error:
+                raise InputError(
+                    f"retriever {self.name}: {self._device} has too little memory for {CHUNK} crops of {width} x "
+                    f"{height} px at once; end what else is on it, or name fewer models at a time"
+                ) from error
         wrong = _not_of_unit_length(vectors)
         if wrong is not None and self._precision == "16":
             raise InputError(

@@ -451,10 +451,11 @@ def test_names_that_cannot_be_taken(data: Path, work: Path) -> None:
     out = work / "out"
     ok("embed", "m4 + GT", "--data", data, "--work", work, "--out", out)
     files = ("--vectors", out / "m4.npy", "--boxes", out / "boxes.json", "--data", data, "--work", work)
-    assert "is a model with weights of its own" in refused("enter", "embeddings", "m9", *files)
-    assert "there is a model m9 here already" in refused("enter", "embeddings", "M9", *files)
-    for name in ("a b", "1st", "m4-x", "histogram", "../up", ""):
-        assert "no name for a model" in refused("enter", "embeddings", name, *files)
+    shutil.copytree(work / "models/retrievers/m9", work / "models/retrievers/ours")
+    assert "is a model with weights of its own" in refused("enter", "embeddings", "ours", *files)
+    assert "there is a retriever ours here already" in refused("enter", "embeddings", "Ours", *files)
+    for name in ("m9", "M18", "a b", "1st", "m4-x", "histogram", "../up", ""):
+        assert f"model name {name!r}: expected a letter" in refused("enter", "embeddings", name, *files)
 
 
 def test_boxes_that_were_not_entered_are_named(data: Path, work: Path) -> None:
@@ -477,6 +478,15 @@ def test_boxes_that_were_not_entered_are_named(data: Path, work: Path) -> None:
     # Embeddings of other splits are of no use.
     assert "0 of validation" not in message
     assert "not among those entered" in refused("embed", "m18 + GT", "--data", data, "--work", work, "--split", "train")
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"entered"', "{}", '{"kind": "entered", "name": "m18"}'])
+def test_a_damaged_card_is_named(text: str, data: Path, work: Path) -> None:
+    folder = work / "models" / "retrievers" / "m18"
+    folder.mkdir()
+    (folder / "card.json").write_text(text)
+    message = refused("embed", "m18 + GT", "--data", data, "--work", work)
+    assert f"{folder / 'card.json'}: is damaged" in message
 
 
 def test_new_boxes_cannot_be_judged_by_entered_embeddings(data: Path, work: Path) -> None:
