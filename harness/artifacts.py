@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -335,14 +335,27 @@ def join_arrays(path: Path, parts: Sequence[Path], shape: tuple[int, int]) -> No
         parts: the files, in order.
         shape: (N, D) of the whole.
     """
-    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    row = 0
-    for part in parts:
-        rows = np.load(part, mmap_mode="r")
-        whole[row : row + len(rows)] = rows
-        row += len(rows)
-    assert row == shape[0]
-    whole.flush()
+    write_half_rows(path, shape, (np.load(part, mmap_mode="r") for part in parts))
+
+
+def write_half_rows(path: Path, shape: tuple[int, int], chunks: Iterable[NDArray[np.float16]]) -> None:
+    """Rows of float16 that come one after the other, as one ``.npy``.
+
+    Args:
+        path: the file to write.
+        shape: (N, D) of the whole.
+        chunks: (n, D) each, N rows together.
+    """
+    done = 0
+    with path.open("wb") as file:  # a memory map would end the process without a word where the disk is full
+        descr = np.lib.format.dtype_to_descr(np.dtype(np.float16))
+        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        for rows in chunks:
+            assert rows.dtype == np.float16
+            assert rows.shape[1:] == shape[1:]
+            file.write(np.ascontiguousarray(rows).data)
+            done += len(rows)
+    assert done == shape[0]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -24,8 +24,9 @@ from harness.artifacts import (
     write_detections,
     write_json,
 )
+from harness.embedding_shards import RetrieverToRun, embed_in_shards
 from harness.progress import Reporter, silent
-from harness.shards import DetectorToRun, Resources, detect_in_shards, embed_in_shards, in_order
+from harness.shards import DetectorToRun, Resources, detect_in_shards, in_order
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, parse, parse_boxes
 from harness.timing import StageTime, Stopwatch
 from harness.types import GALLERY_LENGTH, Detections, Embeddings, InputError, Ints, Ranking, Score, Split
@@ -35,6 +36,8 @@ from submissions.writer import DECIMALS, rows_from_ranking, write_submission
 if TYPE_CHECKING:
     from harness.detection.fusion import FusionSettings
     from harness.detection.inference_settings import InferenceSettings
+    from harness.retrieval.embedding_settings import EmbeddingSettings
+    from harness.retrieval.entered import RowsFound
 
 DETECT_VERSION = 2
 FUSE_VERSION = 1
@@ -93,7 +96,8 @@ class Pipeline:
         stopwatch: collects the stages' times.
         inference: detector -> how it looks at photos, instead of what was kept in the working folder.
         fusions: fusion -> how its boxes are fused, instead of what was kept in the working folder.
-        resources: what detection may use.
+        looks: retriever -> how it looks at crops, instead of what was kept in the working folder.
+        resources: what detection and embedding may use.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Pipeline:
         stopwatch: Stopwatch | None = None,
         inference: Mapping[str, InferenceSettings] | None = None,
         fusions: Mapping[str, FusionSettings] | None = None,
+        looks: Mapping[str, EmbeddingSettings] | None = None,
         resources: Resources | None = None,
     ) -> None:
         self.work = work
@@ -116,6 +121,8 @@ class Pipeline:
         self.stopwatch = stopwatch or Stopwatch()
         self.inference = inference or {}
         self.fusions = fusions or {}
+        self.looks = looks or {}
+        self._entered: dict[tuple[str, str], RowsFound] = {}
         self.resources = resources or Resources()
 
     # --- boxes ---------------------------------------------------------------------------------
@@ -247,9 +254,11 @@ class Pipeline:
         recipes = {name: self.embed_recipe(card, boxes) for name, card in cards.items()}
 
         def make(drafts: Mapping[str, Draft]) -> dict[str, dict[str, Any]]:
-            folders = {name: None if name == HISTOGRAM else cards[name].folder for name in drafts}
-            report = self.report(f"embed {','.join(drafts)}")
-            return embed_in_shards(drafts, folders, self.split, boxes.detections, report)
+            copied = {name: draft for name, draft in drafts.items() if cards[name].is_entered}
+            facts = {name: self._rows_entered(cards[name], boxes).write(draft) for name, draft in copied.items()}
+            rest = {name: draft for name, draft in drafts.items() if name not in copied}
+            models = {name: self.retriever_to_run(name) for name in rest}
+            return facts | embed_in_shards(rest, models, self.split, boxes.detections, self.report, self.resources)
 
         with self.stopwatch.stage(f"embed {','.join(names)}", "crops") as clock:
             artifacts, made = self.store.get_many(recipes, make)
@@ -262,9 +271,57 @@ class Pipeline:
         return embedded, {name: artifact.address for name, artifact in artifacts.items()}
 
     def embed_recipe(self, card: ModelCard, boxes: BoxSet) -> Recipe:
-        """What decides a model's features of a box set."""
+        """What decides a model's features of a box set.
+
+        Raises:
+            InputError: the features were entered, and not those of all of the boxes; or a file is damaged.
+        """
         inputs = {"boxes": boxes.address, "data": self.data_address}
-        return Recipe("embed", EMBED_VERSION, {}, inputs, {card.name: card.identity})
+        if card.is_entered:
+            found = self._rows_entered(card, boxes)
+            return Recipe("embed", EMBED_VERSION, {}, inputs, {card.name: found.identity})
+        changes = self.embedding_settings(card.name).changes
+        return Recipe("embed", EMBED_VERSION, changes, inputs, {card.name: card.identity})
+
+    def _rows_entered(self, card: ModelCard, boxes: BoxSet) -> RowsFound:
+        """Where the features of a box set are among those that were made elsewhere."""
+        from harness.retrieval.entered import find_rows
+
+        key = (card.identity, boxes.address)
+        if key not in self._entered:
+            self._entered[key] = find_rows(card.folder, self.split, boxes.detections, boxes.source)
+        return self._entered[key]
+
+    def retriever_to_run(self, name: str) -> RetrieverToRun:
+        """A model that can embed crops, and how it looks at them.
+
+        Raises:
+            InputError: its embeddings were made elsewhere, or the file of kept settings is damaged.
+        """
+        card, settings = self.retriever_card(name), self.embedding_settings(name)
+        if card.is_entered:
+            raise InputError(
+                f"{card.folder}: the embeddings of {name} were made elsewhere, so boxes that it was not given cannot "
+                "be embedded; name models that are trained here"
+            )
+        parts = (EMBED_VERSION, sorted(settings.changes.items()), card.identity)
+        identity = _digest(*parts) if settings.changes else card.identity  # as it was before there were any
+        return RetrieverToRun(None if name == HISTOGRAM else card.folder, settings, identity)
+
+    def embedding_settings(self, name: str) -> EmbeddingSettings:
+        """How a retriever looks at crops: as this pipeline was told, as was kept in the working folder, or plainly.
+
+        Raises:
+            InputError: the file of kept settings is damaged.
+        """
+        from harness.retrieval.embedding_settings import EmbeddingSettings
+
+        if name in self.looks:
+            return self.looks[name]
+        try:
+            return EmbeddingSettings(**self.work.kept_looks().get(name, {}))
+        except ValueError as error:
+            raise self.work.damaged_looks(f"{name}: {error}") from error
 
     def retriever_card(self, name: str) -> ModelCard:
         """The card of a retrieval model; the colour histogram needs no training and is always there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,11 +27,13 @@ class ModelCard:
         name: as in the ensemble language.
         folder: where ``weights.pt`` and ``card.json`` are.
         identity: SHA-256 over the weights' hash and the recipe: two models of one identity give the same results.
-        weights_sha256: of ``weights.pt``.
+            Of entered embeddings, over all that was entered.
+        weights_sha256: of ``weights.pt``; empty where there is none.
         trained_on: one entry a split that the model saw in training, with at least ``split`` and ``fingerprint``.
         seconds: that the training took.
         summary: scale, steps, seed and data of the training, for people.
         chosen_on: one entry a split whose photos decided which of the training's weights were taken.
+        is_entered: whether there are no weights, but embeddings that were made elsewhere.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ModelCard:
     seconds: float
     summary: str = ""
     chosen_on: tuple[Mapping[str, Any], ...] = ()
+    is_entered: bool = False
 
     def saw(self, fingerprint: str) -> str | None:
         """How the model knows the photos of this fingerprint: ``trained on`` or ``chosen on``; None if it does not.
@@ -142,21 +145,34 @@ class Workplace:
         Raises:
             InputError: the file is damaged.
         """
-        try:
-            entries = json.loads(self.inference.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise self.damaged_inference(error) from error
-        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-            raise self.damaged_inference("expected an object of objects, one a detector")
-        return entries
+        return _kept_settings(self.inference, self.damaged_inference)
 
     def keep_inference(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep settings of detectors, for every command from now on; empty ones restore the recipe's."""
         with self._changing(self.inference):
-            entries = {name: entry for name, entry in (self.kept_inference() | dict(changes)).items() if entry}
-            write_text(self.inference, json.dumps(entries, indent=1) + "\n")
+            _keep_settings(self.inference, self.kept_inference(), changes)
+
+    @property
+    def looks(self) -> Path:
+        """How retrievers look at crops where not plainly, one entry a retriever."""
+        return self.root / "embedding.json"
+
+    def kept_looks(self) -> dict[str, dict[str, Any]]:
+        """Retriever -> settings that were kept for it, without defaults; none where nothing was kept.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        return _kept_settings(self.looks, self.damaged_looks)
+
+    def keep_looks(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep settings of retrievers, for every command from now on; empty ones restore the defaults."""
+        with self._changing(self.looks):
+            _keep_settings(self.looks, self.kept_looks(), changes)
+
+    def damaged_looks(self, why: object) -> InputError:
+        """The error that names the file of the retrievers' settings and the remedy."""
+        return InputError(f"{self.looks}: is damaged ({why}); remove it, then keep settings again: run.py embed --keep")
 
     def _changing(self, path: Path) -> FileLock:
         """One process at a time lays something over what a file holds."""
@@ -183,17 +199,19 @@ class Workplace:
         path = folder / CARD_FILE
         try:
             card = json.loads(path.read_bytes())
-            recipe = json.dumps(card["recipe"], sort_keys=True)
-            weights = str(card["weights_sha256"])
+            is_entered = card.get("kind") == "entered"
+            recipe = json.dumps(card["entries" if is_entered else "recipe"], sort_keys=True)
+            weights = "" if is_entered else str(card["weights_sha256"])
             return ModelCard(
                 name=str(card["name"]),
                 folder=folder,
                 identity=hashlib.sha256(f"{weights}\n{recipe}".encode()).hexdigest(),
                 weights_sha256=weights,
                 trained_on=tuple(card["trained_on"]),
-                seconds=float(card["seconds"]),
+                seconds=0.0 if is_entered else float(card["seconds"]),
                 summary=_summary(card),
                 chosen_on=tuple(card.get("chosen_on", ())),
+                is_entered=is_entered,
             )
         except FileNotFoundError:
             have = ", ".join(self.trained(kind)) or "none"
@@ -201,10 +219,20 @@ class Workplace:
                 f"{folder}: {kind} {name} has not been trained here (trained: {have}); "
                 f"train it with: run.py train {kind} {name} --data DIR --work {self.root}"
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: is damaged ({type(error).__name__}: {error}); remove the folder {folder} and train again"
             ) from error
+
+    def refuse_near_name(self, kind: ModelKind, name: str) -> None:
+        """Refuse a name that differs from a model's only by upper case: on many disks it would be one folder.
+
+        Raises:
+            InputError: there is such a model.
+        """
+        for other in self.trained(kind):
+            if other.lower() == name.lower() and other != name:
+                raise InputError(f"{name}: there is a {kind} {other} here already; more than upper case has to differ")
 
     def trained(self, kind: ModelKind) -> list[str]:
         """Names of the models of this kind that are ready."""
@@ -212,7 +240,28 @@ class Workplace:
         return sorted(path.parent.name for path in folder.glob(f"*/{CARD_FILE}"))
 
 
+def _kept_settings(path: Path, damaged: Callable[[object], InputError]) -> dict[str, dict[str, Any]]:
+    try:
+        entries = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise damaged(error) from error
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise damaged("expected an object of objects, one a model")
+    return entries
+
+
+def _keep_settings(path: Path, before: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> None:
+    entries = {name: entry for name, entry in {**before, **changes}.items() if entry}
+    write_text(path, json.dumps(entries, indent=1) + "\n")
+
+
 def _summary(card: Mapping[str, Any]) -> str:
+    if card.get("kind") == "entered":
+        return f"embeddings made elsewhere, by a model trained on: {card['trained_on_said']}"
+    if "summary" in card:
+        return str(card["summary"])
     parts = ", ".join(
         f"{seen['num_photos']} {'RENDERED ' if seen['rendered'] else ''}photos of {seen['split']}"
         for seen in card["trained_on"]

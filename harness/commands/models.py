@@ -1,4 +1,4 @@
-"""`models`, `train`, `tune`: the recipes, and what is made of them."""
+"""`train`, `tune`: what is made of the recipes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from harness.commands.options import (
     Json,
     Name,
     Seed,
+    Sources,
     SplitOption,
     Work,
     emit,
-    one_of,
     read_photos,
+    read_sources,
     show,
     split_name,
     workplace,
 )
 from harness.commands.tables import fusion_lines, fusion_table, fusion_words
-from harness.types import InputError
 
 app = typer.Typer()
 train_app = typer.Typer(help="Train a detector or a retrieval model.", no_args_is_help=True)
@@ -36,14 +36,6 @@ app.add_typer(tune_app, name="tune")
 Recipes = Annotated[
     Path | None, typer.Option("--recipes", help="A TOML file of further detectors, of the form of detectors.toml.")
 ]
-
-
-@app.command()
-def models(recipes: Recipes = None, as_json: Json = False) -> None:
-    """Every detector and retrieval recipe, resolved, with its published figure."""
-    from harness.jobs import catalogue
-
-    emit(catalogue.as_json(recipes)) if as_json else show(*catalogue.tables(recipes))
 
 
 Scale = Annotated[
@@ -67,20 +59,50 @@ EvaluateOn = Annotated[
 ]
 EvalEvery = Annotated[
     int | None,
-    typer.Option("--eval-every", min=0, help="Steps between box APs; default: an epoch at full scale, 0 is never."),
+    typer.Option("--eval-every", min=0, help="Steps between looks; default: an epoch at full scale, 0 is never."),
 ]
 Patience = Annotated[
     int,
-    typer.Option("--patience", min=0, help="Box APs without a better one that end it; then the best weights count."),
+    typer.Option(
+        "--patience",
+        min=0,
+        help="Looks (box AP, or Acc@10) without a better one that end it; then the best weights count.",
+    ),
 ]
 SyncBatchnorm = Annotated[
     bool, typer.Option("--sync-batchnorm", help="Batch statistics over all GPUs instead of over each one's photos.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a model of other settings.")]
 HoldOut = Annotated[
-    bool, typer.Option("--hold-out", help="Leave out the tenth of the pairs on which `tune fusion` fits.")
+    bool, typer.Option("--hold-out", help="Leave out the tenth of the pairs on which `tune` fits and looks judge.")
 ]
-Init = Annotated[Path | None, typer.Option("--init-from", help="Weights to start from.")]
+MUCH_WAITING = 0.15
+"""Share of a training's time in waiting for photos that is worth a word."""
+
+RetrieverInit = Annotated[
+    str | None,
+    typer.Option(
+        "--init-from",
+        metavar="imagenet|none|PATH",
+        help="Weights to start from: timm's, random ones, a file of timm's, or the folder of a model trained here.",
+    ),
+]
+RetrieverRecipes = Annotated[
+    Path | None, typer.Option("--recipes", help="A TOML file of further retrieval models, of the form of models.toml.")
+]
+Batch = Annotated[
+    str | None,
+    typer.Option(
+        "--batch",
+        metavar="PxK",
+        help="Identities and crops of each of a step over all devices; the learning rate goes with their product.",
+    ),
+]
+LoadWorkers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Processes that decode photos; default: as crops, memory and cores ask."),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Let torch compile the backbone; needs a GPU.")]
 DetectorInit = Annotated[
     str | None,
     typer.Option(
@@ -141,9 +163,7 @@ def train_detector(
     share_of_step(recipe.at(scale).batch_size, num_processes, accumulate)
     place = workplace(work)
     folder = place.model_folder("detector", name)
-    for other in place.trained("detector"):
-        if other.lower() == name.lower() and other != name:
-            raise InputError(f"{name}: there is a detector {other} here already; names differ by more than upper case")
+    place.refuse_near_name("detector", name)
     was_there = (folder / "card.json").is_file() and not force
     _in_processes(num_processes)
     with launching.ending_together():
@@ -204,38 +224,79 @@ def train_retriever(
     steps: Steps = None,
     devices: Devices = 0,
     nodes: Nodes = 1,
-    init_from: Init = None,
+    init_from: RetrieverInit = None,
+    recipes: RetrieverRecipes = None,
+    source: Sources = None,
     deepfashion2_only: Annotated[
         bool, typer.Option("--deepfashion2-only", help="Train without the recipe's other sources.")
     ] = False,
+    batch: Batch = None,
     hold_out: HoldOut = False,
     force: Force = False,
+    precision: Precision = None,
+    accumulate: Accumulate = 1,
+    evaluate_on: EvaluateOn = None,
+    eval_every: EvalEvery = None,
+    patience: Patience = 0,
+    sync_batchnorm: SyncBatchnorm = False,
+    compiled: Compile = False,
+    workers: LoadWorkers = None,
 ) -> None:
     """Train a retrieval model, m0 to m17; an interrupted training goes on."""
     from harness.data.garments import garments_of
-    from harness.retrieval.recipes import load_recipes
-    from harness.retrieval.training import train
+    from harness.jobs.retrievers import train_retriever as train
+    from harness.retrieval.choice import chosen_recipe
     from harness.training import launching
     from harness.training.pairs import training_ids
+    from harness.training.processes import share_of_step
 
-    recipe, place = one_of(load_recipes(), name, "retrieval model"), workplace(work)
-    _in_processes(launching.num_processes_wanted(devices, nodes))
+    recipe, notes = chosen_recipe(name, scale, recipes=recipes, batch=batch)
+    num_processes = launching.num_processes_wanted(devices, nodes)
+    share_of_step(recipe.at(scale).identities_per_batch, num_processes, accumulate, what="identities")
+    place = workplace(work)
+    folder = place.model_folder("retriever", name)
+    was_there = (folder / "card.json").is_file() and not force
+    _in_processes(num_processes)
     with launching.ending_together():
-        parts = [read_photos(data, split_name(one)) for one in split or ["train"]]
+        for note in notes:
+            _tell(note, err=True)
+        photos = [read_photos(data, split_name(one)) for one in split or ["train"]]
         card = train(
             name,
             recipe,
             scale,
-            [garments_of(parts[0], training_ids(parts[0], hold_out))]
-            + [garments_of(part, part.photos.image_ids) for part in parts[1:]],
-            place.model_folder("retriever", name),
+            [
+                garments_of(photos[0], training_ids(photos[0], hold_out)),
+                *(garments_of(part, part.photos.image_ids) for part in photos[1:]),
+                *read_sources(source),
+            ],
+            folder,
+            split=photos[0],
+            hold_out=hold_out,
+            evaluate_on=None if evaluate_on is None else read_photos(data, evaluate_on),
+            eval_every=eval_every,
+            patience=patience,
             seed=seed,
             num_steps=steps,
-            backbone_weights=init_from,
+            init_from=init_from,
             deepfashion2_only=deepfashion2_only,
             force=force,
+            precision=precision,
+            accumulate=accumulate,
+            sync_batchnorm=sync_batchnorm,
+            compiled=compiled,
+            num_workers=workers,
         )
-        _tell(f"trained {name} in {card.seconds:.0f} s: {place.model_folder('retriever', name)}")
+        if card.initial_weights is not None:
+            left = f"; left as drawn: {', '.join(card.left_as_drawn)}" if card.left_as_drawn else ""
+            _tell(f"began with {card.initial_weights}{left}")
+        best = f", best at step {card.best_step} with an Acc@10 of {card.best_acc10:.3f}" if card.best_step else ""
+        done = f"{name} was trained already," if was_there else f"trained {name}"
+        _tell(f"{done} in {card.seconds:.0f} s{best}: {folder}")
+        if card.data_wait_share is not None and card.data_wait_share >= MUCH_WAITING:
+            _tell(
+                f"waited {card.data_wait_share:.0%} of the time for photos: more --workers, or faster disks", err=True
+            )
 
 
 @tune_app.command("fusion")

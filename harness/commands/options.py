@@ -24,6 +24,15 @@ Spec = Annotated[
     str, typer.Argument(help="An ensemble: 'm1-16 with WBF_5', 'm4 + GT', or a name from submissions/ensembles.")
 ]
 
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="NAME=PATH",
+        help="Further garments: Street2Shop, DARN, MVC, MPV or Zalando and its folder, or any name and a CSV.",
+    ),
+]
+
 WORK = Path("work")
 
 MOST_SHOWN = 20
@@ -95,12 +104,25 @@ def read_photos(folder: Path, split: SplitName) -> Any:
     return read_split(folder, split)
 
 
-def split_name(text: str) -> SplitName:
+def read_sources(given: list[str] | None) -> list[Any]:
+    """The garments of every ``NAME=PATH``."""
+    from harness.data.sources import read_source
+
+    paths: dict[str, Path] = {}
+    for text in given or []:
+        name, is_there, path = text.partition("=")
+        if not is_there or not name or not path or name in paths:
+            raise typer.BadParameter(f"{text!r}: expected NAME=PATH, each name once", param_hint="--source")
+        paths[name] = Path(path)
+    return [read_source(name, path) for name, path in paths.items()]
+
+
+def split_name(text: str, option: str = "--split") -> SplitName:
     """A split by its name, for an option that may be given twice."""
     for name in SPLITS:
         if name == text:
             return name
-    raise typer.BadParameter(f"{text!r} is not one of {', '.join(SPLITS)}", param_hint="--split")
+    raise typer.BadParameter(f"{text!r} is not one of {', '.join(SPLITS)}", param_hint=option)
 
 
 def open_pipeline(work: Path, data: Path, split: SplitName, report: Any) -> Any:

@@ -8,6 +8,7 @@ from the file header, which knows nothing of EXIF), so turning a photo would mov
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,16 @@ from numpy.typing import NDArray
 from harness.types import InputError
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_REDUCTIONS = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
 _REMEDY = "restore the photo from the archive it came from"
+
+# The flags for colour are of BGR and cannot go with IMREAD_COLOR_RGB; those for grey are the reduction alone.
+REDUCTIONS = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""How many times smaller a JPEG may be decoded, with OpenCV's flag for it."""
 
 
 def decode_rgb(path: Path) -> NDArray[np.uint8]:
@@ -33,39 +42,36 @@ def decode_rgb(path: Path) -> NDArray[np.uint8]:
     Raises:
         InputError: the file is missing, empty, cut short or no image.
     """
-    return _decode(path, _read(path), cv2.IMREAD_COLOR_RGB)
+    return _decoded(path, _read(path), 0)
 
 
-def decode_reduced(path: Path, least_side_px: float, wanted_px: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """A photo at a half, a quarter or an eighth of its size, which JPEG files give in a fraction of the time.
+def decode_reduced(path: Path, reduction: Callable[[int, int], int]) -> tuple[NDArray[np.uint8], int]:
+    """A photo at a half, a quarter or an eighth of its size, which a JPEG is decoded to in less time.
+
+    The pixel at column c and row r stands for the photo's columns and rows from f·c and f·r on, f of each; the last
+    column and row may stand for fewer.
 
     Args:
-        path: an image file.
-        least_side_px: the shorter side of the smallest thing of interest, pixels of the stored photo; infinite for the
-            photo as a whole.
-        wanted_px: what this side is to keep at least, where it has it.
+        path: as for `decode_rgb`.
+        reduction: for the photo's width and height in pixels the f that is wanted, one of `REDUCTIONS`.
 
     Returns:
-        (H, W, 3) uint8 red, green, blue, EXIF orientation ignored; and width and height of the stored photo.
+        (⌈H / f⌉, ⌈W / f⌉, 3) uint8 in the order red, green, blue, and f, which is 1 for whatever is no JPEG.
 
     Raises:
         InputError: as for `decode_rgb`.
     """
     data = _read(path)
-    width, height = _size(path, io.BytesIO(data))
-    side = min(least_side_px, width, height)
-    for factor, flag in _REDUCTIONS:
-        if side >= factor * wanted_px:
-            reduced = _decode(path, data, flag)
-            return cv2.cvtColor(reduced, cv2.COLOR_BGR2RGB), (width, height)  # type: ignore[return-value]
-    return _decode(path, data, cv2.IMREAD_COLOR_RGB), (width, height)
+    factor = reduction(*_header_size(path, io.BytesIO(data))) if data.startswith(_JPEG_START) else 1
+    return _decoded(path, data, REDUCTIONS[factor]), factor
 
 
-def _decode(path: Path, data: bytes, flag: int) -> NDArray[np.uint8]:
+def _decoded(path: Path, data: bytes, flags: int) -> NDArray[np.uint8]:
     if data.startswith(_JPEG_START) and _ends_early(data):
         _refuse_truncated(path)
+    flags |= cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:  # raised for absurd sizes in a damaged header
         raise InputError(f"{path}: cannot be decoded ({error.err}); {_REMEDY}") from error
     if pixels is None:
@@ -85,14 +91,14 @@ def photo_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: the file is missing, empty or no image.
     """
-    return _size(path, path)
+    return _header_size(path, path)
 
 
-def _size(path: Path, file: Path | io.BytesIO) -> tuple[int, int]:
+def _header_size(path: Path, source: Path | io.BytesIO) -> tuple[int, int]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as photo:
+        with Image.open(source) as photo:
             return photo.size
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such photo; {_REMEDY}") from error

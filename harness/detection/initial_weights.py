@@ -8,19 +8,17 @@ digits of its SHA-256, which are compared whenever it is used.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from harness.artifacts import file_sha256
-from harness.detection.checkpoints import read_tensors
 from harness.detection.configs import load_model_config, merged, zoo_address
 from harness.detection.recipes import DetectorScale
+from harness.training.checkpoints import read_tensors
+from harness.training.downloads import fetched
 from harness.types import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 NAMED = ("coco", "imagenet")
 """What may be asked for instead of a path."""
 
-_HASH = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 _OF_THE_SAME_SHAPE = {"frozen_stages", "norm_eval", "with_cp", "init_cfg", "zero_init_residual"}
 """Settings of a backbone that leave its tensors as they are."""
 
@@ -118,49 +115,6 @@ def _resolved(named: str) -> str:
     if name not in published:
         raise InputError(f"--init-from imagenet: the config asks for {named}, which is not published; give a path")
     return str(published[name])
-
-
-def fetched(address: str) -> Path:
-    """The file of that address in torch's download folder, verified; fetched if it is not there.
-
-    Args:
-        address: a URL, or the path of a file, which is left where it is.
-
-    Raises:
-        InputError: it cannot be fetched, or its SHA-256 does not begin as its name says.
-    """
-    if "://" not in address:
-        if not Path(address).is_file():
-            raise InputError(f"{address}: there is no such file of initial weights; give its path with --init-from")
-        return Path(address)
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / address.rsplit("/", 1)[-1]
-    if not path.is_file():
-        _fetch(address, path)
-    stated = _HASH.search(path.name)
-    if stated is not None and not file_sha256(path).startswith(stated[1]):
-        raise InputError(
-            f"{path}: is damaged: its name says that its SHA-256 begins {stated[1]}, and it begins "
-            f"{file_sha256(path)[: len(stated[1])]}; remove the file to have it fetched again from {address}"
-        )
-    return path
-
-
-def _fetch(address: str, path: Path) -> None:
-    """Download to a temporary name, which is renamed if the digits of the SHA-256 are those of the name."""
-    from filelock import FileLock
-
-    by_hand = f"put the file from {address} at {path}, or give its path with --init-from"
-    stated = _HASH.search(path.name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):  # one of the processes that train together fetches it
-            if not path.is_file():
-                torch.hub.download_url_to_file(address, str(path), hash_prefix=None if stated is None else stated[1])
-    except OSError as error:  # urllib's errors are of this kind too
-        raise InputError(f"{path.name}: cannot be fetched ({error}); {by_hand}") from error
-    except RuntimeError as error:
-        raise InputError(f"{path.name}: what came is damaged ({error}); try again, or {by_hand}") from error
 
 
 def take_over(network: Network, path: Path) -> tuple[str, ...]:

@@ -158,6 +158,7 @@ def train(
         None if evaluation is None else evaluation.watch(plan, network, every),
     )
     from harness.detection.bridge import provide_operators
+    from harness.training.keeping import clear_best, read_best
 
     best = fitted.best if plan.patience else None
     card = first_does(
@@ -165,7 +166,7 @@ def train(
             out_dir,
             plan,
             DetectorCard,
-            network.model.state_dict() if best is None else _best_weights(best.weights),
+            network.model.state_dict() if best is None else read_best(best.weights),
             time.perf_counter() - began,
             resumed_at=fitted.first_step,
             versions={"mmdet operators": provide_operators()},
@@ -181,24 +182,8 @@ def train(
         )
     )
     if here.rank == 0:
-        for seen in out_dir.glob(
-            "best_*.pt"
-        ):  # that of the last checkpoint too, where the last look found a better one
-            if best is not None or fitted.best is None or seen != fitted.best.weights:
-                seen.unlink()
+        clear_best(out_dir)
     return card
-
-
-def _best_weights(path: Path) -> dict[str, Any]:
-    import torch
-
-    if not path.is_file():
-        raise InputError(f"{path}: the best weights of the training are missing; train again with --force")
-    try:
-        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything at all
-        raise InputError(f"{path}: the best weights of the training are damaged; train again with --force") from error
-    return weights
 
 
 def fresh_network(plan: DetectorPlan, init_from: Path | None) -> Network:

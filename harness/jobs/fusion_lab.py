@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.pipeline import FUSE_VERSION, HISTOGRAM, Pipeline
+from harness.pipeline import FUSE_VERSION, Pipeline
 from harness.spec import DEFAULT_BOXES, PAPER_DETECTORS, BoxSource, Ensemble
 from harness.training.cards import image_ids_sha256
 from harness.training.pairs import annotated, halves
@@ -105,11 +105,11 @@ def fit_fusion(
         if source.fused is None:
             raise InputError(f"{source}: is no fusion; name WBF_1 to WBF_{len(PAPER_DETECTORS)} or WBF(DETECTOR,…)")
     _refuse_what_saw_the_photos(pipeline, wanted, ensemble)
+    judges = [] if ensemble is None else [pipeline.retriever_to_run(one.model).identity for one in ensemble.members]
     fit_ids, report_ids = halves(split, pipeline.image_ids) if report_on_half else (pipeline.image_ids, None)
     names = list(dict.fromkeys(name for source in wanted for name in source.detectors))
     found = pipeline.detections_of(names)
     parts = {name: one.detections for name, one in found.items()}
-    judges = [] if ensemble is None else [pipeline.retriever_card(one.model).identity for one in ensemble.members]
     sizes = pipeline.photo_sizes()
     objectives = _objectives(pipeline, ensemble, [fit_ids, *([] if report_ids is None else [report_ids])], sizes)
     fits: dict[str, FusionFit] = {}
@@ -178,13 +178,8 @@ def _objectives(
     items = [annotated(pipeline.split, image_ids) for image_ids in parts]
     if ensemble is None:
         return [BoxPrecision(some, image_ids) for some, image_ids in zip(items, parts, strict=True)]
-    from harness.retrieval.embedding import Embedder, Retriever
-    from harness.retrieval.histogram import ColourHistogram
 
-    embedders: list[Embedder] = [
-        ColourHistogram() if one.model == HISTOGRAM else Retriever.load(pipeline.retriever_card(one.model).folder)
-        for one in ensemble.members
-    ]
+    embedders = [pipeline.retriever_to_run(one.model).load() for one in ensemble.members]
     name = str(ensemble).partition(" + ")[0]
     weights = [member.weight for member in ensemble.members]
     features = CropFeatures(embedders, pipeline.split, sizes_wh)

@@ -6,7 +6,7 @@ is embedded: the boxes that speak for a query, and all shop boxes; and no crop i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -61,14 +61,20 @@ class RetrievalAccuracy:
     Args:
         name: of the ensemble, for people.
         items: the annotated items of the photos: queries and gallery.
-        features: of the models.
+        features: one (N, D) array a model for N boxes, such as `CropFeatures` gives.
         weights: one a model.
 
     Raises:
         InputError: the photos have no query.
     """
 
-    def __init__(self, name: str, items: Items, features: CropFeatures, weights: Sequence[float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        items: Items,
+        features: Callable[[Detections], Sequence[NDArray[np.float16]]],
+        weights: Sequence[float],
+    ) -> None:
         self.name = f"Acc@10 of {name}"
         self._queries, self._gallery = truth_from_items(items)
         self._features, self._weights = features, weights

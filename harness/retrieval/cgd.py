@@ -1,4 +1,4 @@
-"""Combination of multiple global descriptors (CGD) over a timm backbone; the only door to timm.
+"""Combination of multiple global descriptors (CGD) over a timm backbone.
 
 Legend: B crops, C channels, H W map, D dimensions of the whole embedding, n descriptors.
 
@@ -8,18 +8,15 @@ Source: Jun, Ko, Kim, Kim, Kim, "Combination of Multiple Global Descriptors for 
 
 from __future__ import annotations
 
-import difflib
-import pickle
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.retrieval.settings import Descriptor
-from harness.types import InputError
+from harness.retrieval.backbones import make_backbone, published_pixels
+from harness.retrieval.settings import Descriptor, RetrieverSettings
 
 GEM_START_POWER = 3.0
 GEM_FLOOR = 1e-6
@@ -55,7 +52,8 @@ class GeM(nn.Module):
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float to (B, C), computed in float32 because x^3 overflows half precision."""
-        with torch.autocast(map_BCHW.device.type, enabled=False):
+        kind = map_BCHW.device.type
+        with torch.autocast(kind if torch.amp.autocast_mode.is_autocast_available(kind) else "cpu", enabled=False):
             wide = map_BCHW.to(torch.promote_types(map_BCHW.dtype, torch.float32)).clamp(min=GEM_FLOOR)
             return wide.pow(self.power).mean(dim=(2, 3)).pow(1.0 / self.power)
 
@@ -75,17 +73,16 @@ class CGD(nn.Module):
     """A backbone, one branch for each global descriptor, and a classifier that only training uses.
 
     Args:
-        backbone: a timm model's name.
+        backbone: a timm model's name; one that gives a map or tokens.
         backbone_options: keyword arguments for ``timm.create_model``, such as widths and depths.
         descriptors: one or more of ``SPoC``, ``MAC``, ``GeM``; the first feeds the auxiliary classifier.
         output_dim: D, the length of the embedding.
         num_classes: identities of the auxiliary classifier; 0 leaves it out (inference).
         remove_last_stride: keep the resolution of the last stage's input (14×14 at 224 px).
-        pretrained: start from timm's published weights.
-        weights_file: start from a state dict of the backbone in this file instead.
+        input_wh: width and height of its images, px, for backbones of a fixed size; None for the published one.
 
     Raises:
-        InputError: timm has no such model, its options do not fit, or the pretrained weights cannot be had.
+        InputError: timm has no such model, its options do not fit, or it cannot do what is asked; see `make_backbone`.
     """
 
     def __init__(
@@ -97,24 +94,51 @@ class CGD(nn.Module):
         num_classes: int = 0,
         backbone_options: Mapping[str, Any] | None = None,
         remove_last_stride: bool = True,
-        pretrained: bool = False,
-        weights_file: Path | None = None,
+        input_wh: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if not descriptors or len(set(descriptors)) != len(descriptors):
             raise ValueError(f"descriptors: expected one or more, each once, got {list(descriptors)}")
-        self.backbone = _make_backbone(backbone, dict(backbone_options or {}), remove_last_stride, pretrained)
-        if weights_file is not None:
-            _load_backbone(self.backbone, weights_file)
-        channels: int = self.backbone.num_features  # type: ignore[assignment]
+        self.backbone_name = backbone
+        self.backbone, self.features = make_backbone(
+            backbone, backbone_options or {}, remove_last_stride=remove_last_stride, input_wh=input_wh
+        )
+        channels = self.features.channels
         self.output_dim = output_dim
+        self.pixels = OwnPixels(*published_pixels(backbone))
         self.poolings = nn.ModuleList(POOLINGS[name]() for name in descriptors)
         self.projections = nn.ModuleList(
             nn.Linear(channels, width, bias=False) for width in descriptor_widths(output_dim, len(descriptors))
         )
-        self.classifier: nn.Module | None = None
+        self.classifier: nn.Sequential | None = None
         if num_classes:
             self.classifier = nn.Sequential(nn.BatchNorm1d(channels), nn.Linear(channels, num_classes))
+
+    @classmethod
+    def of(cls, settings: RetrieverSettings, num_classes: int = 0) -> Self:
+        """The network of a recipe, with random weights.
+
+        Args:
+            settings: the recipe at its scale.
+            num_classes: identities of the auxiliary classifier; 0 leaves it out (inference).
+
+        Raises:
+            InputError: as for the class.
+        """
+        return cls(
+            settings.backbone,
+            settings.descriptors,
+            settings.output_dim,
+            num_classes=num_classes,
+            backbone_options=settings.backbone_options,
+            remove_last_stride=settings.remove_last_stride,
+            input_wh=settings.input_wh,
+        )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Parts of the backbone that features do not pass through, which are gone."""
+        return self.features.left_out
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         """Embed images.
@@ -126,14 +150,25 @@ class CGD(nn.Module):
             The embeddings (B, D), each of length 1, and the classifier's logits (B, classes) before the
             temperature; None without a classifier.
         """
-        map_BCHW = self.backbone.forward_features(images_BCHW)  # type: ignore[operator]
+        embeddings_BD, first_BC = self.describe(images_BCHW)
+        return embeddings_BD, None if self.classifier is None else self.classify(first_BC)
+
+    def describe(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings (B, D) of images, and their first descriptor (B, C), which feeds the classifier."""
+        map_BCHW = self.features.as_map(self.backbone, self.pixels(images_BCHW))
         pooled = [pooling(map_BCHW) for pooling in self.poolings]
         parts = [
             functional.normalize(linear(vector).float(), dim=1)
             for linear, vector in zip(self.projections, pooled, strict=True)
         ]
-        embeddings_BD = functional.normalize(torch.cat(parts, dim=1), dim=1)
-        return embeddings_BD, None if self.classifier is None else self.classifier(pooled[0])
+        return functional.normalize(torch.cat(parts, dim=1), dim=1), pooled[0]
+
+    def classify(self, first_BC: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Logits of some rows of a batch, whose statistics are those of the whole batch."""
+        assert self.classifier is not None
+        norm, linear = self.classifier
+        logits: Tensor = linear(norm(first_BC)[rows])
+        return logits
 
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -148,61 +183,25 @@ def normalise(images_BCHW: Tensor) -> Tensor:
     return (images_BCHW - mean) / std
 
 
-def _make_backbone(name: str, options: dict[str, Any], remove_last_stride: bool, pretrained: bool) -> nn.Module:
-    import timm
+class OwnPixels(nn.Module):
+    """From `normalise`'s pixels to those that a network's published weights expect; most expect the same.
 
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=8)
-        raise InputError(f"backbone {name!r}: timm {timm.__version__} has no such model; near: {', '.join(near)}")
-    if remove_last_stride:
-        options["output_stride"] = 16
-    try:
-        backbone: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **options)
-    except (OSError, RuntimeError) as error:
-        # timm's hub client fails with its own kinds of OSError offline, and with RuntimeError for a bad state dict.
-        if not pretrained:
-            raise
-        raise InputError(
-            f"backbone {name!r}: the pretrained weights could not be loaded ({str(error).splitlines()[0]}); "
-            "set pretrained = false to start from random weights, or give the weights as a file"
-        ) from error
-    except TypeError as error:
-        raise InputError(f"backbone {name!r}: timm does not take these options {options}: {error}") from error
-    if remove_last_stride:
-        _undo_dilation(backbone)
-    return backbone
-
-
-def _undo_dilation(backbone: nn.Module) -> None:
-    """Make dilated convolutions plain ones.
-
-    timm trades the stride of ``output_stride=16`` for dilation; CGD only leaves the stride out.
+    Args:
+        mean: of each channel of a network's pixels, which are in [0, 1].
+        std: their deviation.
     """
-    for layer in backbone.modules():
-        if isinstance(layer, nn.Conv2d) and max(layer.dilation) > 1 and layer.kernel_size[0] % 2:
-            layer.dilation = (1, 1)
-            layer.padding = (layer.kernel_size[0] // 2, layer.kernel_size[1] // 2)
 
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.gain: Tensor
+        self.offset: Tensor
+        self.same = tuple(mean) == PIXEL_MEAN and tuple(std) == PIXEL_STD
+        gain = [ours / own for ours, own in zip(PIXEL_STD, std, strict=True)]
+        offset = [(ours - own) / scale for ours, own, scale in zip(PIXEL_MEAN, mean, std, strict=True)]
+        # Not persistent: they follow from the network's name.
+        self.register_buffer("gain", torch.tensor(gain).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", torch.tensor(offset).view(1, 3, 1, 1), persistent=False)
 
-def _load_backbone(backbone: nn.Module, weights_file: Path) -> None:
-    try:
-        state = torch.load(weights_file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        why = str(error).splitlines()[0]  # torch goes on for a page
-        raise InputError(
-            f"{weights_file}: expected a state dict saved by torch.save, could not read it: {why}"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict):
-        raise InputError(f"{weights_file}: expected a state dict of tensors, got a {type(state).__name__}")
-    try:
-        missing, unexpected = backbone.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # tensors of other shapes
-        why = str(error).splitlines()[-1].strip()
-        raise InputError(f"{weights_file}: not the weights of this backbone: {why}") from error
-    unexpected = [key for key in unexpected if not key.startswith(("fc.", "classifier.", "head."))]
-    if missing or unexpected:
-        raise InputError(
-            f"{weights_file}: not the weights of this backbone: {len(missing)} missing (first {missing[:2]}), "
-            f"{len(unexpected)} unknown (first {unexpected[:2]})"
-        )
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """(B, 3, H, W) float to the same."""
+        return images_BCHW if self.same else images_BCHW * self.gain + self.offset

@@ -6,7 +6,6 @@ Legend: N boxes, B crops of a call, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -14,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.retrieval.card import RetrieverCard
-from harness.training.cards import WEIGHTS_FILE, read_trained
+from harness.retrieval.embedding_settings import Precision
+from harness.retrieval.prefetch import CropSize, crops_ahead
 from harness.types import Detections, InputError, Ints, Progress, Split
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-    from harness.retrieval.cgd import CGD
+    from harness.retrieval.encoders import EncoderCard
 
 CHUNK = 64
 """Crops that go through a network together; a smaller last chunk is filled up with black crops.
@@ -28,9 +29,6 @@ CHUNK = 64
 Libraries choose other kernels for other batch sizes, which round otherwise: with one size, the
 embedding of a crop does not depend on how many crops it is asked for with.
 """
-
-CropSize = tuple[tuple[int, int], float]
-"""What crops depend on: width and height in px, and the margin."""
 
 
 class Embedder(Protocol):
@@ -67,7 +65,9 @@ class Retriever:
         margin: context around the box, as a share of its sides.
     """
 
-    def __init__(self, card: RetrieverCard, network: CGD, device: torch.device, *, flip: bool = False) -> None:
+    def __init__(
+        self, card: RetrieverCard | EncoderCard, network: nn.Module, device: torch.device, *, flip: bool = False
+    ) -> None:
         self.card = card
         self.name = card.name
         self.dimensions = card.recipe.output_dim
@@ -76,6 +76,12 @@ class Retriever:
         self._network = network
         self._device = device
         self._flip = flip
+        self._precision: Precision = "32"
+
+    def compute_in(self, precision: Precision) -> Self:
+        """Let the network compute in this arithmetic from now on; embeddings differ by rounding."""
+        self._precision = precision
+        return self
 
     @classmethod
     def load(cls, model_dir: Path, *, device: str | None = None, flip: bool = False) -> Self:
@@ -91,19 +97,9 @@ class Retriever:
         """
         import torch
 
-        from harness.retrieval.cgd import CGD
+        from harness.retrieval.loading import load_network
 
-        card = read_trained(model_dir, RetrieverCard)
-        settings = card.recipe
-        with torch.random.fork_rng():
-            network = CGD(
-                settings.backbone,
-                settings.descriptors,
-                settings.output_dim,
-                backbone_options=settings.backbone_options,
-                remove_last_stride=settings.remove_last_stride,
-            )
-        network.load_state_dict(torch.load(model_dir / WEIGHTS_FILE, map_location="cpu", weights_only=True))
+        card, network = load_network(model_dir)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         network = network.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return cls(card, network, where, flip=flip)
@@ -119,7 +115,10 @@ class Retriever:
 
         Raises:
             ValueError: the crops have another shape or type.
+            InputError: the device has too little memory, or float16 is too narrow for the network.
         """
+        import torch
+
         width, height = self.input_wh
         if crops_BHW3.dtype != np.uint8 or crops_BHW3.shape[1:] != (height, width, 3):
             raise ValueError(
@@ -131,7 +130,19 @@ class Retriever:
             chunk = crops_BHW3[start : start + CHUNK]
             filled = np.zeros((CHUNK, height, width, 3), dtype=np.uint8)
             filled[: len(chunk)] = chunk
-            vectors[start : start + len(chunk)] = self._embed_chunk(filled)[: len(chunk)]
+            try:
+                vectors[start : start + len(chunk)] = self._embed_chunk(filled)[: len(chunk)]
+            except torch.OutOfMemoryError as error:
+                raise InputError(
+                    f"retriever {self.name}: {self._device} has too little memory for {CHUNK} crops of {width} x "
+                    f"{height} px at once; end what else is on it, or name fewer models at a time"
+                ) from error
+        wrong = _not_of_unit_length(vectors)
+        if wrong is not None and self._precision == "16":
+            raise InputError(
+                f"retriever {self.name}: an embedding has length {np.linalg.norm(vectors[wrong]):.3g} instead of 1 in "
+                "float16, which knows no number above 65,504; use --precision bf16 or 32"
+            )
         return vectors
 
     def _embed_chunk(self, crops_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -140,7 +151,8 @@ class Retriever:
 
         from harness.retrieval.cgd import normalise
 
-        with torch.inference_mode():
+        low = torch.float16 if self._precision == "16" else torch.bfloat16
+        with torch.inference_mode(), torch.autocast(self._device.type, low, enabled=self._precision != "32"):
             images = normalise(torch.from_numpy(crops_BHW3).to(self._device).permute(0, 3, 1, 2).float().div_(255))
             images = images.contiguous(memory_format=torch.channels_last)
             vectors, _ = self._network(images)
@@ -155,11 +167,13 @@ def embed(
     split: Split,
     boxes: Detections,
     *,
-    batch_size: int = 256,
+    batch_size: int = CHUNK,
     progress: Progress | None = None,
-    num_threads: int = 1,
+    num_threads: int | None = None,
 ) -> dict[str, NDArray[np.float16]]:
-    """Embed every box with every model, decoding each photo once.
+    """Embed every box with every model, decoding each photo once, ahead of the networks.
+
+    Boxes that show the same pixels are embedded once.
 
     Args:
         retrievers: models of different names.
@@ -167,7 +181,7 @@ def embed(
         boxes: N boxes of the split's photos.
         batch_size: crops gathered before models see them, at least 1; results do not depend on it.
         progress: called with boxes embedded and boxes in all.
-        num_threads: decode photos ahead in this many threads, at least 1.
+        num_threads: that decode and cut, at least 1; None for all cores that this process may use.
 
     Returns:
         For each model's name (N, D) float16, row-aligned with the boxes, rows of unit length up to half precision.
@@ -176,10 +190,13 @@ def embed(
         InputError: two models have one name, a photo cannot be decoded, or an embedding is zero or not finite
             (the message names model and row).
     """
+    from harness.workers import available_threads
+
     names = [retriever.name for retriever in retrievers]
     if len(set(names)) != len(names):
         raise InputError(f"models to embed with: a name comes twice in {', '.join(names)}; give each another name")
-    if batch_size < 1 or num_threads < 1:
+    threads = available_threads() if num_threads is None else num_threads
+    if batch_size < 1 or threads < 1:
         raise ValueError("batch_size and num_threads: expected at least 1")
     total = len(boxes)
     vectors = {one.name: np.empty((total, one.dimensions), dtype=np.float16) for one in retrievers}
@@ -187,71 +204,46 @@ def embed(
         return vectors
     sizes: list[CropSize] = list(dict.fromkeys((one.input_wh, one.margin) for one in retrievers))
     done = 0
-    for rows, crops in _batches_of_crops(split, boxes, sizes, batch_size, num_threads):
+    for alike, crops in _batches_of_crops(split, boxes, sizes, batch_size, threads):
+        rows, places = np.concatenate(alike), np.repeat(np.arange(len(alike)), [len(some) for some in alike])
         for one in retrievers:
-            vectors[one.name][rows] = _checked(one.name, one.embed(crops[one.input_wh, one.margin]), rows)
+            found = one.embed(crops[one.input_wh, one.margin])
+            vectors[one.name][rows] = _checked(one.name, found, alike)[places]
         done += len(rows)
         if progress is not None:
             progress(done, total)
     return vectors
 
 
-def _checked(name: str, vectors_BD: NDArray[np.float32], rows: Ints) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors_BD, axis=1)
-    wrong = ~(np.abs(lengths - 1) < 1e-3)  # NaN is wrong too
-    if wrong.any():
-        place = int(np.flatnonzero(wrong)[0])
+def _checked(name: str, vectors_BD: NDArray[np.float32], alike: Sequence[Ints]) -> NDArray[np.float32]:
+    place = _not_of_unit_length(vectors_BD)
+    if place is not None:
+        length = np.linalg.norm(vectors_BD[place])
         raise InputError(
-            f"retriever {name}: the embedding of box row {rows[place]} has length {lengths[place]:.3g} instead of 1; "
+            f"retriever {name}: the embedding of box row {alike[place][0]} has length {length:.3g} instead of 1; "
             "its training diverged or its weights are damaged: train it again with --force"
         )
     return vectors_BD
 
 
+def _not_of_unit_length(vectors_BD: NDArray[np.float32]) -> int | None:
+    wrong = ~(np.abs(np.linalg.norm(vectors_BD, axis=1) - 1) < 1e-3)  # NaN is wrong too
+    return int(np.flatnonzero(wrong)[0]) if wrong.any() else None
+
+
 def _batches_of_crops(
     split: Split, boxes: Detections, sizes: Sequence[CropSize], batch_size: int, num_threads: int
-) -> Iterator[tuple[Ints, dict[CropSize, NDArray[np.uint8]]]]:
-    """Rows with their crops of every size, `batch_size` rows at a time, photo by photo."""
-    waiting_rows: list[int] = []
+) -> Iterator[tuple[list[Ints], dict[CropSize, NDArray[np.uint8]]]]:
+    """Crops of every size with the boxes that show them, `batch_size` crops at a time, photo by photo."""
+    waiting_rows: list[Ints] = []
     waiting: dict[CropSize, list[NDArray[np.uint8]]] = {size: [] for size in sizes}
-    for rows, crops in _crops_by_photo(split, boxes, sizes, num_threads):
-        for place, row in enumerate(rows.tolist()):
-            waiting_rows.append(row)
+    for found in crops_ahead(split, boxes, sizes, num_threads):
+        for place, rows in enumerate(found.rows):
+            waiting_rows.append(rows)
             for size in sizes:
-                waiting[size].append(crops[size][place])
+                waiting[size].append(found.crops[size][place])
             if len(waiting_rows) == batch_size:
-                yield np.array(waiting_rows), {size: np.stack(waiting[size]) for size in sizes}
+                yield waiting_rows, {size: np.stack(waiting[size]) for size in sizes}
                 waiting_rows, waiting = [], {size: [] for size in sizes}
     if waiting_rows:
-        yield np.array(waiting_rows), {size: np.stack(waiting[size]) for size in sizes}
-
-
-def _crops_by_photo(
-    split: Split, boxes: Detections, sizes: Sequence[CropSize], num_threads: int
-) -> Iterator[tuple[Ints, dict[CropSize, list[NDArray[np.uint8]]]]]:
-    """For every photo that has boxes, in ascending order of id, its rows and their crops."""
-    from harness.data.crops import crop
-    from harness.data.photos import decode_rgb
-
-    order = np.argsort(boxes.image_ids, kind="stable")
-    _, starts = np.unique(boxes.image_ids[order], return_index=True)
-    rows_by_photo = np.split(order, starts[1:])
-
-    def cut(rows: Ints) -> dict[CropSize, list[NDArray[np.uint8]]]:
-        photo = decode_rgb(split.photo_path(int(boxes.image_ids[rows[0]])))
-        return {(wh, margin): [crop(photo, boxes.boxes_xyxy[row], wh, margin) for row in rows] for wh, margin in sizes}
-
-    if num_threads == 1:
-        for rows in rows_by_photo:
-            yield rows, cut(rows)
-        return
-    ahead = 4 * num_threads
-    with ThreadPoolExecutor(num_threads) as pool:
-        queue: list[tuple[Ints, Future[dict[CropSize, list[NDArray[np.uint8]]]]]] = []
-        for rows in rows_by_photo:
-            queue.append((rows, pool.submit(cut, rows)))
-            if len(queue) == ahead:
-                first_rows, first = queue.pop(0)
-                yield first_rows, first.result()
-        for rows, future in queue:
-            yield rows, future.result()
+        yield waiting_rows, {size: np.stack(waiting[size]) for size in sizes}

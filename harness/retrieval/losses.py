@@ -1,13 +1,20 @@
 """The losses of the paper's Table 4: softmax + centre + triplet + multi-similarity.
 
-The only door to pytorch-metric-learning. Legend: B crops of a batch, D dimensions, C identities.
+The only door to pytorch-metric-learning. Legend: B crops of a batch, D dimensions, C identities, R references: the
+batch and M embeddings of past batches.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Past = tuple[Tensor, Tensor]
+"""Embeddings (M, D) and labels (M,) of batches before this one; see `harness.retrieval.memory`."""
 
 
 def softmax_loss(logits_BC: Tensor, labels_B: Tensor, temperature: float, label_smoothing: float) -> Tensor:
@@ -67,7 +74,7 @@ class CentreLoss(nn.Module):
 
 
 class TripletLoss(nn.Module):
-    """Triplet loss over each anchor's farthest positive and nearest negative of the batch.
+    """Triplet loss over each anchor's farthest positive and nearest negative.
 
     Distances are Euclidean between unit vectors; the mean is over the triplets above zero.
 
@@ -80,19 +87,35 @@ class TripletLoss(nn.Module):
     def __init__(self, margin: float) -> None:
         super().__init__()
         from pytorch_metric_learning.losses import TripletMarginLoss
-        from pytorch_metric_learning.miners import BatchHardMiner
 
-        self.miner = BatchHardMiner()
         self.loss = TripletMarginLoss(margin=margin)
 
-    def forward(self, embeddings_BD: Tensor, labels_B: Tensor) -> Tensor:
-        """The loss, a scalar; 0 where no anchor has both a positive and a negative."""
-        loss: Tensor = self.loss(embeddings_BD, labels_B, self.miner(embeddings_BD, labels_B))
+    def forward(self, embeddings_BD: Tensor, labels_B: Tensor, past: Past | None = None) -> Tensor:
+        """The loss, a scalar; 0 where no anchor has both a positive and a negative.
+
+        Args:
+            embeddings_BD: (B, D) float, rows of length 1; computed with in at least single precision.
+            labels_B: (B,) int64.
+            past: embeddings (M, D) and labels (M,) that may be positives and negatives, but no anchors.
+        """
+        pairs = _Pairs.of(embeddings_BD, labels_B, past)
+        with torch.no_grad():
+            distances_BR = self.loss.distance(pairs.anchors_BD, pairs.references_RD)
+            farthest_B = distances_BR.masked_fill(~pairs.is_positive_BR, -math.inf).argmax(dim=1)
+            nearest_B = distances_BR.masked_fill(~pairs.is_negative_BR, math.inf).argmin(dim=1)
+            anchors = torch.where(pairs.is_positive_BR.any(dim=1) & pairs.is_negative_BR.any(dim=1))[0]
+        triplets = (anchors, farthest_B[anchors], nearest_B[anchors])
+        loss: Tensor = self.loss(pairs.anchors_BD, labels_B, triplets, pairs.references_RD, pairs.labels_R)
         return loss
 
 
 class MultiSimilarityLoss(nn.Module):
     """Multi-similarity loss over the pairs that its miner finds informative.
+
+    The form of pytorch-metric-learning. The authors' own code differs: β is 40 there by default instead of 50,
+    positives of similarity 1 − 1e-5 or more do not count, and anchors without a positive or a negative that was kept
+    give nothing, where here the other half of the loss stays. Both divide the sum by all B anchors. Where at most one
+    pair of each kind is kept in the whole batch, pytorch-metric-learning says 0.
 
     Args:
         alpha: sharpness over positives, above 0.
@@ -107,12 +130,58 @@ class MultiSimilarityLoss(nn.Module):
     def __init__(self, alpha: float, beta: float, base: float, epsilon: float) -> None:
         super().__init__()
         from pytorch_metric_learning.losses import MultiSimilarityLoss as VendorLoss
-        from pytorch_metric_learning.miners import MultiSimilarityMiner
 
-        self.miner = MultiSimilarityMiner(epsilon=epsilon)
+        self.epsilon = epsilon
         self.loss = VendorLoss(alpha=alpha, beta=beta, base=base)
 
-    def forward(self, embeddings_BD: Tensor, labels_B: Tensor) -> Tensor:
-        """The loss, a scalar: the mean over all B anchors."""
-        loss: Tensor = self.loss(embeddings_BD, labels_B, self.miner(embeddings_BD, labels_B))
+    def forward(self, embeddings_BD: Tensor, labels_B: Tensor, past: Past | None = None) -> Tensor:
+        """The loss, a scalar: the mean over all B anchors.
+
+        Args:
+            embeddings_BD: (B, D) float, rows of length 1; computed with in at least single precision.
+            labels_B: (B,) int64.
+            past: embeddings (M, D) and labels (M,) that may be positives and negatives, but no anchors.
+        """
+        pairs = _Pairs.of(embeddings_BD, labels_B, past)
+        with torch.no_grad():
+            positives_BR, negatives_BR = self.informative(pairs)
+        kept = (*torch.where(positives_BR), *torch.where(negatives_BR))
+        loss: Tensor = self.loss(pairs.anchors_BD, labels_B, kept, pairs.references_RD, pairs.labels_R)
         return loss
+
+    def informative(self, pairs: _Pairs) -> tuple[Tensor, Tensor]:
+        """Which positive and which negative pairs are kept, (B, R) bool each.
+
+        What pytorch-metric-learning's miner keeps; but that one takes a crop for a positive of itself where the
+        references are more than the batch.
+        """
+        similarities_BR = self.loss.distance(pairs.anchors_BD, pairs.references_RD)
+        nearest_B1 = similarities_BR.masked_fill(~pairs.is_negative_BR, -math.inf).amax(dim=1, keepdim=True)
+        farthest_B1 = similarities_BR.masked_fill(~pairs.is_positive_BR, math.inf).amin(dim=1, keepdim=True)
+        return (
+            pairs.is_positive_BR & (similarities_BR - self.epsilon < nearest_B1),
+            pairs.is_negative_BR & (similarities_BR + self.epsilon > farthest_B1),
+        )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Anchors against references: the batch itself, then what is remembered of batches before it."""
+
+    anchors_BD: Tensor
+    references_RD: Tensor
+    labels_R: Tensor
+    is_positive_BR: Tensor
+    is_negative_BR: Tensor
+
+    @classmethod
+    def of(cls, embeddings_BD: Tensor, labels_B: Tensor, past: Past | None) -> _Pairs:
+        anchors_BD = embeddings_BD.to(torch.promote_types(embeddings_BD.dtype, torch.float32))
+        references_RD, labels_R = anchors_BD, labels_B
+        if past is not None:
+            references_RD = torch.cat([anchors_BD, past[0].to(anchors_BD.dtype)])
+            labels_R = torch.cat([labels_B, past[1]])
+        is_same_BR = labels_B[:, None] == labels_R[None]
+        is_positive_BR = is_same_BR.clone()
+        is_positive_BR.diagonal().fill_(False)  # an anchor is no pair with itself
+        return cls(anchors_BD, references_RD, labels_R, is_positive_BR, ~is_same_BR)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -57,6 +58,18 @@ class MultiSimilaritySettings(MultiSimilarityHyperparameters):
     weight: Weight
 
 
+class MemorySettings(Frozen):
+    """Embeddings of past batches that join the pairs of the triplet and the multi-similarity loss.
+
+    Attributes:
+        size: embeddings that are kept; 0 keeps none.
+        from_step: the step from which they join; before it the network changes too fast for old ones to hold.
+    """
+
+    size: Annotated[int, Field(ge=0)] = 0
+    from_step: Annotated[int, Field(ge=0)] = 0
+
+
 class LossSettings(Frozen):
     """The four losses of Table 4; a weight of 0 leaves one out."""
 
@@ -64,6 +77,7 @@ class LossSettings(Frozen):
     centre: CentreSettings
     triplet: TripletSettings
     multi_similarity: MultiSimilaritySettings
+    memory: MemorySettings = MemorySettings()
 
 
 class AugmentationSettings(Frozen):
@@ -150,3 +164,22 @@ class RetrieverSettings(Frozen):
     crops_per_identity: Annotated[int, Field(ge=2)]
     losses: LossSettings
     augmentation: AugmentationSettings
+
+    def with_batch(self, num_identities: int, num_crops: int) -> Self:
+        """The same training in other steps: as many crops in all, the learning rate with the crops of a step.
+
+        In proportion for SGD (Goyal et al. 2017), by the square root for AdamW (Malladi et al. 2022).
+
+        Args:
+            num_identities: P of a step over all devices.
+            num_crops: K.
+        """
+        factor = num_identities * num_crops / (self.identities_per_batch * self.crops_per_identity)
+        rate = self.learning_rate * (factor if self.optimizer == "SGD" else math.sqrt(factor))
+        changed = {
+            "identities_per_batch": num_identities,
+            "crops_per_identity": num_crops,
+            "learning_rate": float(f"{rate:.6g}"),
+            "num_steps": None if self.num_steps is None else max(1, round(self.num_steps / factor)),
+        }
+        return self.model_copy(update=changed)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.artifacts import file_sha256
 from harness.retrieval.card import RetrieverCard, RetrieverPlan
+from harness.retrieval.evaluation import Judge, inference_weights
 from harness.retrieval.recipes import RetrieverRecipe, Scale
 from harness.retrieval.settings import RetrieverSettings
 from harness.training.cards import finish, prepare
-from harness.training.fitting import FitSettings, StepSampler, fit, ignore_interruptions
-from harness.training.processes import first_does, join, place
+from harness.training.fitting import FitSettings, check_precision, fit
+from harness.training.processes import first_does, join
 from harness.types import InputError
 
 if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
-
     from harness.data.garments import Garments
-    from harness.retrieval.sampler import IdentityBatches
-    from harness.retrieval.training_crops import CropDataset, TrainingCrops
+    from harness.retrieval.cgd import CGD
+    from harness.retrieval.initial_weights import InitialWeights
+    from harness.retrieval.training_crops import TrainingCrops
 
 
 def train(
@@ -37,16 +38,21 @@ def train(
     seed: int,
     num_steps: int | None = None,
     deepfashion2_only: bool = False,
-    pretrained: bool | None = None,
-    backbone_weights: Path | None = None,
+    init_from: Path | str | None = None,
     num_workers: int | None = None,
     checkpoint_every: int = 100,
+    precision: str | None = None,
+    accumulate: int = 1,
+    sync_batchnorm: bool = False,
+    compiled: bool = False,
+    judge: Judge | None = None,
     force: bool = False,
 ) -> RetrieverCard:
     """Train a retriever; go on where an interrupted training of the same plan stopped.
 
     Weights, data order and augmentation depend on (seed, name): two models of one recipe differ. Every process of
-    `harness.training.processes` calls this, and takes batches of its own.
+    `harness.training.processes` calls this; a step has the recipe's crops however many processes share them, and in
+    however many parts, and its losses are of all of them. Only batch statistics are of a process's part of a step.
 
     Args:
         name: of the model; it says in the card and in messages who it is.
@@ -57,29 +63,48 @@ def train(
         seed: at least 0.
         num_steps: optimiser steps instead of the recipe's.
         deepfashion2_only: train on the given sources although the recipe names further sources.
-        pretrained: start from timm's weights instead of what the recipe says.
-        backbone_weights: start from the backbone's state dict in this file; goes before ``pretrained``.
-        num_workers: processes that decode photos where the crops do not fit in memory; None for one a core, at most 8.
+        init_from: weights to begin with: ``imagenet`` (timm's), ``none`` (random ones), or a path: a file of timm's, or
+            the folder of a model trained here. None begins as the recipe says.
+        num_workers: processes that decode photos; None for none where the crops fit in memory, else one a core.
         checkpoint_every: steps between checkpoints.
+        precision: Lightning's precision string; None takes the recipe's on a GPU and 32 bits on a CPU.
+        accumulate: parts of a process's share of a step that are computed one after the other, each of them twice: the
+            same step in less memory.
+        sync_batchnorm: batch statistics over all GPUs; on a CPU there are none.
+        compiled: let torch compile the backbone; needs a GPU.
+        judge: how the model is judged meanwhile; None without. What its look raises ends the training as it is: the
+            same call goes on from the last checkpoint.
         force: throw away what another training left in the folder.
 
     Returns:
         The card; at once, without training, where the folder holds the same training done.
 
     Raises:
-        InputError: the recipe wants other data than is given, the data hold fewer than two identities, the folder
-            holds another training, or weights to start from cannot be had.
+        InputError: the recipe wants other data than is given, the data hold fewer than two identities, a step cannot be
+            shared out evenly, the folder holds another training, weights to start from cannot be had, or this machine
+            cannot train so.
+        Interrupted: by a signal; the same call goes on.
     """
-    _check_sources(name, recipe, parts, deepfashion2_only)
-    settings = recipe.at(scale)
-    if pretrained is not None or backbone_weights is not None:
-        settings = settings.model_copy(update={"pretrained": bool(pretrained) and backbone_weights is None})
+    import torch
 
+    from harness.retrieval.initial_weights import find
+    from harness.retrieval.loaders import identity_batches, loaders
+    from harness.retrieval.module import RetrieverModule
     from harness.retrieval.training_crops import collect
 
+    began = time.perf_counter()
+    _check_sources(name, recipe, parts, deepfashion2_only)
+    settings = recipe.at(scale)
+    precision = precision or (settings.precision if torch.cuda.is_available() else "32-true")
+    check_precision(precision)
+    _check_device(sync_batchnorm, compiled)
+    begin_with = None if init_from is None else find(str(init_from), settings.backbone)
+    if init_from is not None:
+        settings = settings.model_copy(update={"pretrained": False})
     crops = collect(parts)
-    num_processes = place().num_processes
-    batches = _batches(crops, settings, _run_seed(seed, name))
+    run_seed = _run_seed(seed, name)
+    batches = identity_batches(crops, settings, run_seed, accumulate)
+    batch_size = batches.num_identities * batches.num_crops
     plan = RetrieverPlan(
         name=name,
         scale=scale,
@@ -87,128 +112,121 @@ def train(
         wanted=recipe.trained_on,
         trained_on=tuple(part.record for part in parts),
         seed=seed,
-        num_steps=num_steps or settings.num_steps or _steps_of_epochs(crops, settings, num_processes),
-        num_processes=num_processes,
+        num_steps=num_steps or settings.num_steps or _steps_of_epochs(crops, settings, batch_size),
+        init_from_sha256=None if begin_with is None else file_sha256(begin_with),
     )
-    join()
+    every = 0 if judge is None else judge.steps(len(crops.labels), batch_size)
+    if judge is not None and judge.patience:
+        assert judge.chosen_on is not None
+        chosen = {"chosen_on": (judge.chosen_on,), "chosen_by": judge.figure}
+        plan = plan.model_copy(update={**chosen, "evaluate_every": every, "patience": judge.patience})
+    here = join()
     done = first_does(lambda: prepare(out_dir, plan, RetrieverCard, force=force))
     if done is not None:
         return done
+    network, initial = _fresh_network(settings, crops.num_identities, run_seed, init_from)
+    if compiled:
+        backbone: Any = network.backbone
+        backbone.forward_features = torch.compile(backbone.forward_features)
+    module = RetrieverModule(settings, crops.num_identities, plan.num_steps, run_seed, network, accumulate)
     fit_settings = FitSettings(
         num_steps=plan.num_steps,
         seed=seed,
         checkpoint_every=checkpoint_every,
-        precision=_precision(settings),
+        precision=precision,
         gradient_clip=settings.gradient_clip,
+        photos_per_step=batch_size,
+        seen="crops",
+        sync_batchnorm=sync_batchnorm,
     )
-    return _run(plan, crops, batches, fit_settings, out_dir, backbone_weights, num_workers)
-
-
-def _run(
-    plan: RetrieverPlan,
-    crops: TrainingCrops,
-    batches: IdentityBatches,
-    fit_settings: FitSettings,
-    out_dir: Path,
-    backbone_weights: Path | None,
-    num_workers: int | None,
-) -> RetrieverCard:
-    import torch
-
-    from harness.retrieval.cgd import CGD
-    from harness.retrieval.module import RetrieverModule
-    from harness.retrieval.training_crops import CropDataset, fits_in_memory
-
-    began = time.perf_counter()
-    settings, run_seed = plan.recipe, _run_seed(plan.seed, plan.name)
-    with torch.random.fork_rng():
-        torch.manual_seed(run_seed)
-        network = CGD(
-            settings.backbone,
-            settings.descriptors,
-            settings.output_dim,
-            num_classes=crops.num_identities,
-            backbone_options=settings.backbone_options,
-            remove_last_stride=settings.remove_last_stride,
-            pretrained=settings.pretrained,
-            weights_file=backbone_weights,
+    watch = None if judge is None else judge.watch(plan, network, every)
+    with _compile_errors():
+        fitted = fit(
+            module, loaders(crops, settings, batches, plan.num_steps, num_workers), fit_settings, out_dir, watch
         )
-    # Channels last suits tensor cores, and takes a fifth off a small ResNet's step on a CPU.
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = RetrieverModule(settings, crops.num_identities, plan.num_steps, run_seed, network)
-    in_memory = fits_in_memory(crops, settings)
-    dataset = CropDataset(crops, settings, in_memory=in_memory)
-    workers = 0 if in_memory else min(8, os.cpu_count() or 1) if num_workers is None else num_workers
-    fit(module, _loaders(dataset, batches, plan.num_steps, workers), fit_settings, out_dir)
 
-    state = {key: value for key, value in network.state_dict().items() if not key.startswith("classifier.")}
-    return first_does(
+    from harness.training.keeping import clear_best, read_best
+
+    best = fitted.best if plan.patience else None
+    card = first_does(
         lambda: finish(
             out_dir,
             plan,
             RetrieverCard,
-            state,
+            inference_weights(network) if best is None else read_best(best.weights),
             time.perf_counter() - began,
             num_identities=crops.num_identities,
             num_crops=len(crops.labels),
             num_parameters=sum(p.numel() for key, p in network.named_parameters() if not key.startswith("classifier.")),
+            best_step=None if best is None else best.step,
+            best_acc10=None if best is None else best.figures.get("acc@10"),
+            last_step=fitted.num_steps,
+            resumed_at=fitted.first_step,
+            initial_weights=initial.what if initial.sha256 else None,
+            left_as_drawn=initial.left_as_drawn,
+            precision=precision,
+            num_processes=here.num_processes,
+            accumulate=accumulate,
+            data_wait_share=round(fitted.data_wait_share, 4),
         )
     )
+    if here.rank == 0:
+        clear_best(out_dir)
+    return card
 
 
-def _loaders(
-    dataset: CropDataset, batches: IdentityBatches, num_steps: int, num_workers: int
-) -> Callable[[int], DataLoader[Any]]:
-    from torch.utils.data import DataLoader
+def _fresh_network(
+    settings: RetrieverSettings, num_identities: int, run_seed: int, init_from: Path | str | None
+) -> tuple[CGD, InitialWeights]:
+    """The network at the start of a training: random weights of the seed, then the given ones over them."""
+    import torch
 
-    def make(first_step: int) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_sampler=StepSampler(lambda step: batches.draw(_batch_of_process(step)), num_steps, first_step),
-            collate_fn=_as_it_is,
-            num_workers=num_workers,
-            pin_memory=num_workers > 0,
-            persistent_workers=num_workers > 0,
-            worker_init_fn=ignore_interruptions,
-        )
+    from harness.retrieval.cgd import CGD
+    from harness.retrieval.initial_weights import initialise
 
-    return make
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    with torch.random.fork_rng():
+        torch.manual_seed(run_seed)
+        # Without its loss the classifier would be a part that no gradient reaches.
+        network = CGD.of(settings, num_identities if settings.losses.softmax.weight else 0)
+        asked = init_from if init_from is not None else "imagenet" if settings.pretrained else "none"
+        initial = initialise(network, str(asked))
+    # Channels last suits tensor cores, and takes a fifth off a small ResNet's step on a CPU.
+    return network.to(memory_format=torch.channels_last), initial  # type: ignore[call-overload]
 
 
-def _batch_of_process(step: int) -> int:
-    """Which batch of the stream a process takes at a step: every process another one."""
-    here = place()
-    return step * here.num_processes + here.rank
+def _check_device(sync_batchnorm: bool, compiled: bool) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    if sync_batchnorm:
+        raise InputError("batch statistics over all devices need GPUs; on a CPU train without --sync-batchnorm")
+    if compiled:
+        raise InputError("a compiled backbone needs a GPU; on a CPU train without --compile")
 
 
-def _batches(crops: TrainingCrops, settings: RetrieverSettings, run_seed: int) -> IdentityBatches:
-    from harness.retrieval.sampler import IdentityBatches
+@contextmanager
+def _compile_errors() -> Iterator[None]:
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
 
-    return IdentityBatches(
-        crops.labels, crops.is_consumer, settings.identities_per_batch, settings.crops_per_identity, run_seed
-    )
+    try:
+        yield
+    except (TorchDynamoException, InductorError) as error:
+        raise InputError(
+            f"torch could not compile the backbone ({str(error).splitlines()[0]}); train without --compile"
+        ) from error
 
 
-def _steps_of_epochs(crops: TrainingCrops, settings: RetrieverSettings, num_processes: int) -> int:
+def _steps_of_epochs(crops: TrainingCrops, settings: RetrieverSettings, batch_size: int) -> int:
     """Steps in which as many crops are seen as the recipe's epochs have."""
-    batch = settings.identities_per_batch * settings.crops_per_identity * num_processes
-    return math.ceil(settings.epochs * len(crops.labels) / batch)
+    return math.ceil(settings.epochs * len(crops.labels) / batch_size)
 
 
 def _run_seed(seed: int, name: str) -> int:
     """A seed below 2^63 that depends on the user's seed and on the model's name."""
     words = np.random.SeedSequence(seed, spawn_key=tuple(name.encode())).generate_state(2, np.uint32)
     return (int(words[0]) << 31) | (int(words[1]) >> 1)
-
-
-def _precision(settings: RetrieverSettings) -> str:
-    import torch
-
-    return settings.precision if torch.cuda.is_available() else "32-true"
 
 
 def _check_sources(name: str, recipe: RetrieverRecipe, parts: Sequence[Garments], deepfashion2_only: bool) -> None:

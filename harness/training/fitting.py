@@ -105,6 +105,7 @@ class FitSettings:
         gradient_clip: largest norm of the gradient; None for no clipping.
         accumulate: parts of a step that are computed one after the other; the step follows the mean of their gradients.
         photos_per_step: over all processes, for the log; None logs steps alone.
+        seen: what these are, for the log.
         sync_batchnorm: batch statistics over all GPUs instead of over those of one.
         alone: train in this process alone, although it is one of several.
     """
@@ -116,6 +117,7 @@ class FitSettings:
     gradient_clip: float | None = None
     accumulate: int = 1
     photos_per_step: int | None = None
+    seen: str = "photos"
     sync_batchnorm: bool = False
     alone: bool = False
 
@@ -147,11 +149,13 @@ class Fitted:
         first_step: where this run began.
         num_steps: that were made in all; fewer than were planned where patience ended it.
         best: the best that was seen; None where nobody looked.
+        data_wait_share: share of the time in training that this run waited for data.
     """
 
     first_step: int
     num_steps: int
     best: Best | None
+    data_wait_share: float
 
 
 def check_precision(precision: str) -> None:
@@ -188,9 +192,10 @@ def fit(
     made, with a checkpoint; a second Ctrl-C ends it at once.
 
     Progress goes to ``out_dir/progress.json``. Of every 20 steps the last is logged: losses, learning rate, norm
-    of the gradient before clipping, steps (and photos) a second, peak memory of a GPU, and what ``watch`` saw. Each
-    run has a folder ``out_dir/logs/from_step_N``, with ``metrics.csv`` and TensorBoard events; the axis is the step
-    of the whole training, so ``tensorboard --logdir out_dir/logs`` shows resumed runs as one curve.
+    of the gradient before clipping, steps (and photos) a second, the share of the time that went by waiting for data,
+    peak memory of a GPU, and what ``watch`` saw. Each run has a folder ``out_dir/logs/from_step_N``, with
+    ``metrics.csv`` and TensorBoard events; the axis is the step of the whole training, so
+    ``tensorboard --logdir out_dir/logs`` shows resumed runs as one curve.
 
     Args:
         module: what to train.
@@ -261,7 +266,7 @@ def fit(
         trainer.fit(module, make_loader(first_step), ckpt_path=str(last) if first_step else None, weights_only=True)
     if keeper.step < settings.num_steps and not keeper.has_enough:
         raise Interrupted(keeper.told or signal.SIGTERM, out_dir, keeper.step, settings.num_steps)
-    return Fitted(first_step, keeper.step, keeper.best)
+    return Fitted(first_step, keeper.step, keeper.best, keeper.data_wait_share)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from harness.training.fitting import LAST_CHECKPOINT, LOG_EVERY, FitSettings, Watch, write_progress
 from harness.training.processes import any_of, first_does
+from harness.training.waiting import Waiting
 from harness.types import InputError
 
 _PART = ".part"
@@ -71,6 +72,27 @@ def clear_parts(folder: Path) -> None:
     """Remove what a process that was killed while it wrote left in a model's folder."""
     for part in folder.glob(f"*{_PART}"):
         part.unlink(missing_ok=True)
+
+
+def read_best(path: Path) -> dict[str, Tensor]:
+    """The best weights that a training has seen.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: the best weights of the training are missing; train again with --force")
+    try:
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything at all
+        raise InputError(f"{path}: the best weights of the training are damaged; train again with --force") from error
+    return weights
+
+
+def clear_best(folder: Path) -> None:
+    """Remove the best weights that a finished training leaves: that of the last checkpoint may be there as well."""
+    for seen in folder.glob("best_*.pt"):
+        seen.unlink()
 
 
 def load_checkpoint(path: Path, module: pl.LightningModule) -> int:
@@ -123,11 +145,19 @@ class Keeper(Callback):
         self.began = self.logged = time.perf_counter()
         self.logged_step = first_step
         self.wrote = 0.0
+        self.waiting = Waiting()
+        self.trained_s = 0.0
 
     @property
     def has_enough(self) -> bool:
         """Whether the model has not become better for as long as the patience lasts."""
         return self.watch is not None and 0 < self.watch.patience <= self.num_worse
+
+    @property
+    def data_wait_share(self) -> float:
+        """Share of the time in training so far that went by waiting for data."""
+        self.waiting.take()
+        return self.waiting.total_s / max(self.trained_s + time.perf_counter() - self.logged, 1e-9)
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: the best so far and the patience that was used up."""
@@ -175,12 +205,18 @@ class Keeper(Callback):
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             module.log("gradient_norm", torch.nn.utils.get_total_norm(gradients))
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        """The data of a batch, or of a part of a step, are there."""
+        self.waiting.begins()
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """After each step: what is due."""
-        step = trainer.global_step
-        if step == self.step:
-            return  # only a part of a step
-        self.step = step
+        if trainer.global_step != self.step:  # else only a part of a step
+            self._after_step(trainer, module)
+        self.waiting.ends()
+
+    def _after_step(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        step = self.step = trainer.global_step
         if step % LOG_EVERY == 0:
             self._log(trainer, module)
         at_end = step == self.settings.num_steps
@@ -203,11 +239,14 @@ class Keeper(Callback):
 
     def _log(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         now = time.perf_counter()
-        rate = (self.step - self.logged_step) / max(now - self.logged, 1e-9)
+        passed = max(now - self.logged, 1e-9)
+        rate = (self.step - self.logged_step) / passed
+        self.trained_s += passed
         self.logged, self.logged_step = now, self.step
         module.log("steps_per_s", rate)
+        module.log("data_wait_share", self.waiting.take() / passed)
         if self.settings.photos_per_step is not None:
-            module.log("photos_per_s", rate * self.settings.photos_per_step)
+            module.log(f"{self.settings.seen}_per_s", rate * self.settings.photos_per_step)
         if torch.cuda.is_available():
             module.log("peak_gpu_gib", torch.cuda.max_memory_allocated() / 2**30)
 

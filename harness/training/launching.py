@@ -10,6 +10,7 @@ folder that all of them see::
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -159,11 +160,17 @@ def ending_together() -> Iterator[None]:
     except Exception as error:
         if place().num_processes > 1 and (isinstance(error, FirstFailed) or not _fails_first()):
             # There is no other way past a collective that waits for the dead.
-            _end(128 + error.signal_number if isinstance(error, Interrupted) else 1)
+            _end(_status(error))
+        if place().num_processes > 1:  # told on Python's way out; after that it goes the way of the others, see below
+            atexit.register(_end, _status(error))
         raise
     if place().num_processes > 1:
         # Python's own way out now and then meets a thread of gloo ("terminate called without an active exception").
         _end(0)
+
+
+def _status(error: Exception) -> int:
+    return 128 + error.signal_number if isinstance(error, Interrupted) else 1
 
 
 def _end(status: int) -> NoReturn:

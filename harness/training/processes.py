@@ -59,8 +59,8 @@ def place() -> Place:
     return Place()
 
 
-def share_of_step(batch_size: int, num_processes: int, accumulate: int = 1) -> int:
-    """Photos that a process takes at once: a step's photos over processes and over the parts of a step.
+def share_of_step(batch_size: int, num_processes: int, accumulate: int = 1, what: str = "photos") -> int:
+    """Photos, or ``what`` else, that a process takes at once: those of a step over processes and parts of a step.
 
     Raises:
         InputError: they cannot be shared out evenly.
@@ -69,7 +69,7 @@ def share_of_step(batch_size: int, num_processes: int, accumulate: int = 1) -> i
     if batch_size % parts:
         good = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
         raise InputError(
-            f"a step's {batch_size} photos cannot be shared out evenly over {num_processes} processes in "
+            f"a step's {batch_size} {what} cannot be shared out evenly over {num_processes} processes in "
             f"{accumulate} parts each; choose --devices, --nodes and --accumulate so that their product is one of "
             f"{', '.join(map(str, good))}"
         )
@@ -116,6 +116,14 @@ def _is_joined() -> bool:
     import torch.distributed as distributed
 
     return distributed.is_available() and distributed.is_initialized()
+
+
+def leave() -> None:
+    """Part from the other processes, if they were met."""
+    if _is_joined():
+        import torch.distributed as distributed
+
+        distributed.destroy_process_group()
 
 
 def first_does(work: Callable[[], Value]) -> Value:

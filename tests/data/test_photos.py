@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.data.photos import decode_rgb, photo_size
+from harness.data.photos import decode_reduced, decode_rgb, photo_size
 from harness.types import InputError
 
 
@@ -107,3 +107,46 @@ def test_a_missing_photo_is_named(tmp_path: Path, read) -> None:  # type: ignore
 def test_a_folder_in_place_of_a_photo_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         decode_rgb(tmp_path)
+
+
+def large(tmp_path: Path, suffix: str = ".jpg", wh: tuple[int, int] = (803, 1201)) -> Path:
+    """A photo of soft blobs."""
+    small = np.random.default_rng(0).integers(0, 256, (13, 9, 3), dtype=np.uint8)
+    path = tmp_path / f"large{suffix}"
+    cv2.imwrite(str(path), cv2.resize(small, wh, interpolation=cv2.INTER_CUBIC))
+    return path
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_a_reduced_photo_stands_for_whole_blocks_of_pixels(tmp_path: Path, factor: int):
+    path, asked = large(tmp_path), []
+
+    def reduction(width, height):
+        asked.append((width, height))
+        return factor
+
+    found, told = decode_reduced(path, reduction)
+    assert (told, asked) == (factor, [(803, 1201)])
+    assert found.shape == (-(-1201 // factor), -(-803 // factor), 3)
+    whole = decode_rgb(path)[: 1201 // factor * factor, : 803 // factor * factor].astype(float)
+    blocks = whole.reshape(1201 // factor, factor, 803 // factor, factor, 3).mean((1, 3))
+    gap = np.abs(found[: 1201 // factor, : 803 // factor] - blocks)
+    assert gap.mean() < 1.0
+    assert gap.max() < 16
+
+
+def test_only_a_jpeg_is_reduced(tmp_path: Path):
+    found, factor = decode_reduced(large(tmp_path, ".png"), lambda *_: 8)
+    assert (factor, found.shape) == (1, (1201, 803, 3))
+
+
+def test_a_photo_that_is_no_image_is_named_before_it_is_reduced(tmp_path: Path):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"\xff\xd8 no more than a beginning")
+    with pytest.raises(InputError, match=r"broken\.jpg"):
+        decode_reduced(path, lambda *_: 2)
+    with pytest.raises(InputError, match="no such photo"):
+        decode_reduced(tmp_path / "none.jpg", lambda *_: 2)
+    path.write_bytes(large(tmp_path).read_bytes()[:-3000])
+    with pytest.raises(InputError, match="cut short"):
+        decode_reduced(path, lambda *_: 2)

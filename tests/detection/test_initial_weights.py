@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from harness.detection.card import DetectorCard, DetectorPlan
-from harness.detection.checkpoints import read_tensors
-from harness.detection.initial_weights import address_of, fetched, find, take_over
+from harness.detection.initial_weights import address_of, find, take_over
 from harness.detection.recipes import load_recipes
 from harness.detection.training import fresh_network, train
+from harness.training.checkpoints import read_tensors
+from harness.training.downloads import fetched
 from harness.types import InputError
 
 ZOO = "https://download.openmmlab.com/mmdetection/v2.0/"

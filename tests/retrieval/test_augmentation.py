@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from harness.retrieval.augmentation import augment
+from harness.retrieval.augmentation import Draws, augment
 from harness.retrieval.recipes import resolve
 from harness.retrieval.settings import AugmentationSettings
 
@@ -21,7 +21,8 @@ def whole(batch=3) -> torch.Tensor:
 
 def run(settings, *, views=None, seed=0, wh=(12, 8)) -> torch.Tensor:
     images = canvases()
-    return augment(images, whole() if views is None else views, wh, settings, np.random.default_rng(seed))
+    draws = Draws.of(len(images), settings, np.random.default_rng(seed))
+    return augment(images, whole() if views is None else views, wh, draws)
 
 
 def plain() -> torch.Tensor:
@@ -44,7 +45,7 @@ def test_flip_mirrors_left_and_right():
 def test_white_balance_scales_whole_channels():
     settings = NONE.model_copy(update={"white_balance": 0.3})
     dark = canvases() // 4  # nothing reaches the clamp at 1
-    images = augment(dark, whole(), (12, 8), settings, np.random.default_rng(5))
+    images = augment(dark, whole(), (12, 8), Draws.of(3, settings, np.random.default_rng(5)))
     ratio = images / (dark.permute(0, 3, 1, 2).float() / 255).clamp(min=1e-3)
     solid = dark.permute(0, 3, 1, 2) > 0
     for row in range(3):
@@ -57,7 +58,7 @@ def test_saturation_and_contrast_keep_the_mean_grey():
     luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     middle = canvases() // 4 + 96
     settings = NONE.model_copy(update={"saturation": 0.3, "contrast": 0.2})
-    images = augment(middle, whole(), (12, 8), settings, np.random.default_rng(1))
+    images = augment(middle, whole(), (12, 8), Draws.of(3, settings, np.random.default_rng(1)))
     before = (middle.permute(0, 3, 1, 2).float() / 255 * luma).sum(1).mean((1, 2))
     assert torch.allclose((images * luma).sum(1).mean((1, 2)), before, atol=1e-4)
     assert not torch.allclose(images, middle.permute(0, 3, 1, 2).float() / 255, atol=1e-2)
@@ -81,3 +82,12 @@ def test_a_batch_depends_on_its_random_numbers_alone():
     assert images.shape == (3, 3, 10, 6)
     assert images.min() >= 0
     assert images.max() <= 1
+
+
+def test_a_part_of_a_batch_looks_as_it_does_within_the_whole():
+    settings = resolve("m0", "tiny").augmentation
+    draws = Draws.of(3, settings, np.random.default_rng(2))
+    everything = augment(canvases(), whole(), (12, 8), draws)
+    for rows in (slice(0, 1), slice(1, 3)):
+        part = augment(canvases()[rows], whole()[rows], (12, 8), draws.take(rows))
+        assert torch.allclose(part, everything[rows], atol=1e-6)

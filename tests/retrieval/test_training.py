@@ -10,12 +10,12 @@ import torch
 
 from harness.data.garments import garments_of, identity_labels
 from harness.retrieval import module as module_file
-from harness.retrieval import training, training_crops
+from harness.retrieval import training
 from harness.retrieval.card import RetrieverCard
 from harness.retrieval.embedding import Retriever, embed
 from harness.retrieval.recipes import find_recipe, resolve
 from harness.retrieval.training import train
-from harness.retrieval.training_crops import CropDataset, canvas_and_view, canvas_wh, collect
+from harness.retrieval.training_crops import CropDataset, canvas_and_view, canvas_wh, collect, fits_in_memory
 from harness.training.cards import CARD_FILE, TrainedOn, read
 from harness.training.fitting import read_progress
 from harness.types import InputError
@@ -171,7 +171,7 @@ def test_a_model_of_train_and_validation(run, tmp_path, recipe, train_split, val
 
 def test_only_the_photos_asked_for_are_used(train_split):
     crops = collect([garments_of(train_split, np.arange(1, 9))])
-    assert {int(path.stem) for path in crops.paths} == set(range(1, 9))
+    assert [int(path.stem) for path in crops.photos] == list(range(1, 9))
     assert crops.num_identities == 3
     assert crops.labels.tolist() == [0] * 4 + [1, 2] * 4 or sorted(crops.labels.tolist()) == [0] * 4 + [1] * 4 + [2] * 4
 
@@ -189,8 +189,8 @@ def test_too_little_to_train_on(run, tmp_path, train_split):
 
 def test_epochs_become_steps(train_split, recipe):
     crops = collect([garments_of(train_split, train_split.photos.image_ids)])
-    assert training._steps_of_epochs(crops, recipe.tiny, 1) == 200 * 64 // 16
-    assert training._steps_of_epochs(crops, recipe.tiny, 3) == 267
+    assert training._steps_of_epochs(crops, recipe.tiny, 16) == 200 * 64 // 16
+    assert training._steps_of_epochs(crops, recipe.tiny, 48) == 267
 
 
 def test_a_card_is_json_that_reads_back(trained):
@@ -222,20 +222,30 @@ def test_the_view_of_a_canvas_is_the_models_own_crop():
         assert np.abs(seen - own).max() < 1.5
 
 
-def test_crops_decoded_as_needed_are_those_held_in_memory(train_split, recipe, monkeypatch):
+def test_crops_decoded_as_needed_are_those_held_in_memory(train_split, recipe):
     crops = collect([garments_of(train_split, train_split.photos.image_ids)])
     places = [(3, 5), (3, 0), (3, 63)]
-    held, decoded = (CropDataset(crops, recipe.tiny, in_memory=held).__getitems__(places) for held in (True, False))
+    datasets = [CropDataset(crops, recipe.tiny, num_threads=threads) for threads in (1, 3, 0)]
+    assert [dataset.held is None for dataset in datasets] == [False, False, True]
+    held, threaded, decoded = (dataset.__getitems__(places) for dataset in datasets)
     assert all(torch.equal(held[key], decoded[key]) for key in ("canvases", "views", "labels"))
+    assert all(torch.equal(held[key], threaded[key]) for key in ("canvases", "views", "labels"))
     assert held["step"] == 3
-    assert training_crops.fits_in_memory(crops, recipe.tiny)
-    monkeypatch.setattr(training_crops, "MEMORY_LIMIT_BYTES", 1000)
-    assert not training_crops.fits_in_memory(crops, recipe.tiny)
+
+
+def test_what_is_held_in_memory_depends_on_what_is_free_and_on_how_often_it_is_drawn(train_split, recipe):
+    crops = collect([garments_of(train_split, train_split.photos.image_ids)])
+    width, height = canvas_wh(recipe.tiny)
+    needed = 64 * width * height * 3
+    assert fits_in_memory(crops, recipe.tiny, 1, 4 * needed)
+    assert not fits_in_memory(crops, recipe.tiny, 64, 4 * needed - 1)
+    many = replace(crops, labels=np.zeros((1 << 30) // (width * height * 3) + 1, np.int64))
+    assert not fits_in_memory(many, recipe.tiny, len(many.labels) - 1, 1 << 40)
+    assert fits_in_memory(many, recipe.tiny, len(many.labels), 1 << 40)
 
 
 @pytest.mark.slow
-def test_workers_do_not_change_the_result(run, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(training_crops, "MEMORY_LIMIT_BYTES", 1000)
+def test_workers_do_not_change_the_result(run, trained, tmp_path):
     run(tmp_path / "m", num_workers=1)
     assert same(trained, tmp_path / "m")
 

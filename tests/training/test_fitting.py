@@ -144,6 +144,19 @@ def test_a_step_is_the_same_in_any_number_of_parts_also_after_a_resumption(befor
     torch.testing.assert_close(whole.line.weight, resumed.line.weight, rtol=0, atol=1e-6)
 
 
+@pytest.fixture
+def heeding_signals():
+    """As under a terminal: what a shell starts in the background is told to ignore interruptions."""
+    before = {number: signal.signal(number, handler) for number, handler in HANDLERS.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+@pytest.mark.usefixtures("heeding_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_training_after_its_step_and_keeps_it(number, tmp_path) -> None:
     import torch
@@ -159,6 +172,7 @@ def test_a_signal_ends_the_training_after_its_step_and_keeps_it(number, tmp_path
     assert torch.equal(whole.line.weight, resumed.line.weight)
 
 
+@pytest.mark.usefixtures("heeding_signals")
 def test_a_second_interruption_is_obeyed_at_once(tmp_path) -> None:
     def twice():
         os.kill(os.getpid(), signal.SIGINT)

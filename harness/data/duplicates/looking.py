@@ -42,7 +42,7 @@ class Looks:
         hashes: (N, 2) uint64.
         thumbnails: (N, `THUMBNAIL_BYTES`) uint8.
         digests: (N,) uint64, of the thumbnails.
-        aspects: (N,) float64, width over height of the crop in pixels of the stored photo.
+        aspects: (N,) float64, width over height of the crop.
         is_readable: (N,) bool; the other columns say nothing of a crop whose photo cannot be decoded.
         problems: what is wrong with each such photo.
     """
@@ -172,15 +172,21 @@ class _Shard:
         boxes = self.boxes_xyxy[rows.start : rows.stop]
         whole = np.isnan(boxes[:, 0])
         sides = np.where(whole, np.inf, (boxes[:, 2:] - boxes[:, :2]).min(axis=1))
-        pixels, (width, height) = decode_reduced(path, float(sides.min()), CROP_PX)
-        scale = np.array([pixels.shape[1] / width, pixels.shape[0] / height])
-        boxes = np.where(whole[:, None], [0.0, 0.0, width, height], boxes)
+        least = float(sides.min())
+        pixels, factor = decode_reduced(path, lambda *photo_wh: _reduction(min(least, *photo_wh)))
+        height, width = pixels.shape[:2]
+        boxes = np.where(whole[:, None], [0.0, 0.0, width, height], boxes / factor)
         for row, box in zip(rows, boxes, strict=True):
-            looks.hashes[row], looks.thumbnails[row] = describe(pixels, box * np.tile(scale, 2))
+            looks.hashes[row], looks.thumbnails[row] = describe(pixels, box)
             looks.digests[row] = digest(looks.thumbnails[row])
             x1, y1, x2, y2 = np.clip(box, 0, [width, height, width, height])
             looks.aspects[row] = max(x2 - x1, 1.0) / max(y2 - y1, 1.0)
             looks.is_readable[row] = True
+
+
+def _reduction(side_px: float) -> int:
+    """How many times smaller a photo may be decoded whose least side of interest has so many pixels."""
+    return next((factor for factor in (8, 4, 2) if side_px >= factor * CROP_PX), 1)
 
 
 def _key(garments: Garments) -> str:

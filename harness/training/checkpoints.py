@@ -19,7 +19,7 @@ def read_tensors(path: Path) -> OrderedDict[str, Tensor]:
     """The tensors of a checkpoint by name, with the ``_metadata`` that torch keeps beside them (None without).
 
     Args:
-        path: a state dict, or a dict with one under ``state_dict`` or ``model``.
+        path: a safetensors file, a state dict, or a dict with one under ``state_dict`` or ``model``.
 
     Raises:
         InputError: the file is no such checkpoint.
@@ -38,6 +38,13 @@ def read_tensors(path: Path) -> OrderedDict[str, Tensor]:
 
 
 def _loaded(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except Exception as error:  # the parser has an exception of its own, and OSError
+            raise _unreadable(path, error) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

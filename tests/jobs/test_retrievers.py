@@ -1,0 +1,117 @@
+"""A retriever is judged by ground-truth boxes on photos that are left for it, by the very protocol of the scores."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.data.deepfashion2 import read_split
+from harness.data.garments import garments_of
+from harness.jobs.retrievers import GroundTruthAccuracy, train_retriever
+from harness.retrieval.embedding import Retriever
+from harness.retrieval.histogram import ColourHistogram
+from harness.retrieval.recipes import find_recipe
+from harness.training.pairs import held_out_pairs
+from harness.types import InputError, Split
+from harness.workplace import Workplace
+from tests.commands import ok, refused
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("rendered") / "data"
+    ok("data", "render", folder, "--train", 360, "--validation", 60, "--test", 2, "--workers", 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def validation(data) -> Split:
+    return read_split(data, "validation")
+
+
+def arguments(data: Path, work: Path, *more: object) -> tuple[object, ...]:
+    given = ("--data", data, "--work", work, "--scale", "tiny", "--steps", 4, "--deepfashion2-only")
+    return ("train", "retriever", "m0", *given, *more)
+
+
+@pytest.fixture(scope="module")
+def chosen_on_validation(data, tmp_path_factory) -> tuple[Path, str]:
+    work = tmp_path_factory.mktemp("work")
+    return work, ok(*arguments(data, work, "--evaluate-on", "validation", "--patience", 3, "--eval-every", 2))
+
+
+def test_the_judge_says_what_score_says(data, validation, chosen_on_validation):
+    work, told = chosen_on_validation
+    card = Workplace(work).model_card("retriever", "m0")
+    written = json.loads((card.folder / "card.json").read_text())
+    assert f"best at step {written['best_step']} with an Acc@10 of {written['best_acc10']:.3f}" in told
+    row = json.loads(ok("score", "m0 + GT", "--data", data, "--work", work, "--json"))
+    accuracy = GroundTruthAccuracy(validation, validation.photos.image_ids)
+    figures = accuracy(Retriever.load(card.folder))
+    assert figures == {"acc@1": row["acc"]["1"], "acc@10": row["acc"]["10"]}
+    assert written["best_acc10"] == figures["acc@10"] > 0
+    row = json.loads(ok("score", "histogram + GT", "--data", data, "--work", work, "--json"))
+    assert accuracy(ColourHistogram())["acc@10"] == row["acc"]["10"]
+
+
+def test_a_row_on_the_photos_that_chose_a_retriever_is_marked(data, validation, chosen_on_validation):
+    work, _ = chosen_on_validation
+    card = Workplace(work).model_card("retriever", "m0")
+    assert card.saw(validation.fingerprint) == "chosen on"
+    row = json.loads(ok("score", "m0 + GT", "--data", data, "--work", work, "--json"))
+    assert row["contamination"] == "chosen on validation: m0"
+
+
+def test_held_out_pairs_judge(data, tmp_path):
+    assert "best at step" in ok(*arguments(data, tmp_path, "--hold-out", "--patience", 1))
+    card, train = Workplace(tmp_path).model_card("retriever", "m0"), read_split(data, "train")
+    rest, held = held_out_pairs(train)
+    assert card.chosen_on[0]["num_photos"] == len(held)
+    assert card.trained_on[0]["num_photos"] == len(rest)
+    assert not card.saw_any(train.fingerprint, held, train.photos.image_ids)
+
+
+def test_parts_that_know_the_held_out_pairs_are_refused(data, tmp_path):
+    train = read_split(data, "train")
+    everything = [garments_of(train, train.photos.image_ids)]
+    with pytest.raises(ValueError, match="are to be held out"):
+        train_retriever("m0", find_recipe("m0"), "tiny", everything, tmp_path, split=train, hold_out=True, seed=0)
+    with pytest.raises(ValueError, match="expected the split"):
+        train_retriever("m0", find_recipe("m0"), "tiny", everything, tmp_path, hold_out=True, seed=0)
+
+
+def test_without_photos_to_judge_on_there_is_no_patience(data, tmp_path):
+    for option in ("--patience", "--eval-every"):
+        assert "add --hold-out, or --evaluate-on validation" in refused(*arguments(data, tmp_path, option, 2))
+    message = refused(*arguments(data, tmp_path, "--hold-out", "--patience", 2, "--eval-every", 0))
+    assert "a patience needs looks" in message
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_retriever_that_nobody_asked_to_judge_is_not_judged_at_tiny_scale(data, tmp_path):
+    ok(*arguments(data, tmp_path, "--hold-out"))
+    logs = (tmp_path / "models" / "retrievers" / "m0" / "logs").rglob("metrics.csv")
+    assert not any("val/acc" in log.read_text() for log in logs)
+
+
+def test_too_few_gallery_garments_are_refused(validation):
+    shop = validation.photos.image_ids[~validation.photos.is_consumer]
+    few = np.concatenate([validation.photos.image_ids[validation.photos.is_consumer], shop[:5]])
+    with pytest.raises(InputError, match=r"shop garments, at least 20 .*--evaluate-on validation"):
+        GroundTruthAccuracy(validation, few)
+    with pytest.raises(InputError, match="has no annotations"):
+        GroundTruthAccuracy(replace(validation, items=None), few)
+
+
+def test_a_consumer_garment_without_a_match_asks_nothing(validation):
+    items = validation.items
+    asked = np.flatnonzero(items.is_consumer & (items.styles > 0))
+    styles = items.styles.copy()
+    styles[asked[0]] = 97  # no shop has it
+    altered = replace(validation, items=replace(items, styles=styles))
+    before = GroundTruthAccuracy(validation, validation.photos.image_ids).score(ColourHistogram())
+    after = GroundTruthAccuracy(altered, validation.photos.image_ids).score(ColourHistogram())
+    assert after.num_queries == before.num_queries - 1
+    assert after.hit_ranks.tolist() == np.delete(before.hit_ranks, 0).tolist()
