@@ -103,7 +103,7 @@ def test_across_sources_the_later_copy_goes_and_the_items_become_one(drawn, tmp_
     assert (report.num_identities_before, report.num_identities_after, report.num_joined_within) == (4, 3, 0)
     crops = collect([one, other])
     assert crops.num_identities == 3
-    by_name = dict(zip((path.name for path in crops.paths), crops.labels.tolist(), strict=True))
+    by_name = {crops.photos[row].name: label for row, label in zip(crops.photo_rows, crops.labels, strict=True)}
     assert by_name["0.jpg"] == by_name["1.jpg"] == by_name["4.jpg"]
 
 
@@ -285,11 +285,9 @@ def test_the_command(tmp_path):
     assert (leaking["sources"][3]["num_guarded"], leaking["sources"][3]["num_left_out"]) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"), [(["MVC"], "expected NAME=DIR"), (["=x"], "expected NAME=DIR"), (["A=1", "A=2"], "twice")]
-)
-def test_sources_are_given_as_name_and_folder(tmp_path, given, message):
+@pytest.mark.parametrize("given", [["MVC"], ["=x"], ["A="], ["A=1", "A=2"]])
+def test_sources_are_given_as_name_and_folder(tmp_path, given):
     options = [word for text in given for word in ("--source", text)]
     done = call("data", "duplicates", "--data", tmp_path, *options)
     assert done.exit_code == 2
-    assert message in done.output
+    assert "expected NAME=PATH, each name once" in " ".join(done.output.replace("│", " ").split())
