@@ -9,7 +9,19 @@ from typing import NoReturn
 
 import typer
 
-from harness.commands import ablate, board, check, data, enter, evaluate, evaluate_boxes, models, stages
+from harness.commands import (
+    ablate,
+    board,
+    check,
+    data,
+    enter,
+    evaluate,
+    evaluate_boxes,
+    models,
+    recipes,
+    single_stages,
+    stages,
+)
 from harness.commands.options import emit
 from harness.training.processes import Interrupted
 from harness.types import InputError
@@ -23,7 +35,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(stages.app)
+app.add_typer(single_stages.app)
 app.add_typer(data.data_app, name="data")
+app.add_typer(recipes.app)
 app.add_typer(models.app)
 app.add_typer(ablate.app)
 app.add_typer(enter.enter_app, name="enter")

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from harness.retrieval.embedding import Embedder
     from harness.retrieval.embedding_settings import EmbeddingSettings
 
-CROPS_AT_ONCE = 256
-"""Crops that are gathered before the networks see them, in chunks of their own size."""
-
 
 @dataclass(frozen=True)
 class RetrieverToRun:
@@ -104,7 +101,7 @@ def embed_in_shards(
         if missing:
             left.append(BoxShare(index, part, {name: names[name][index] for name in missing}))
     common: dict[str, Any] = {"drafts": drafts, "models": {name: models[name] for name in drafts}}
-    common |= {"split": replace(split, items=None), "batch_size": resources.num_crops or CROPS_AT_ONCE}
+    common |= {"split": replace(split, items=None), "batch_size": resources.num_crops}
     task = Task(embed_shares, common, left, resources.num_devices, resources.num_threads)
     share_out(task, f"embed {','.join(drafts)}", report)
     facts = {}
@@ -122,7 +119,7 @@ def embed_shares(
     models: Mapping[str, RetrieverToRun],
     split: Split,
     shares: Sequence[BoxShare],
-    batch_size: int,
+    batch_size: int | None,
     num_threads: int,
     device: str | None = None,
     advance: Progress | None = None,
@@ -145,7 +142,9 @@ def embed_shares(
                 write_progress(watch, before + done, total, 0.0)
 
         some = [loaded[name] for name in share.missing]
-        found = embedding.embed(some, split, share.boxes, batch_size=batch_size, progress=tell, num_threads=num_threads)
+        found = embedding.embed(
+            some, split, share.boxes, batch_size=batch_size or embedding.CHUNK, progress=tell, num_threads=num_threads
+        )
         for name, ending in share.missing.items():
             drafts[name].shard(share.index, ending, partial(write_array, rows=found[loaded[name].name]))
         before += len(share.boxes)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.progress import Reporter
-from harness.training.processes import Place, first_does, gathered, join, place
+from harness.training.processes import Place, first_does, gathered, join, leave, place
 from harness.types import InputError, Progress
 
 
@@ -85,7 +85,10 @@ def with_helpers(work: Callable[[], None]) -> None:
     """
     here = join()
     if here.rank == 0:
-        first_does(work)
+        try:
+            first_does(work)
+        finally:
+            leave()  # whoever ends with an error ends as Python does, which would meet threads of gloo
         return
     while True:
         task: Task | None = first_does(_nothing)

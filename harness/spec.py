@@ -166,11 +166,6 @@ _NUMBERED = re.compile(r"([A-Za-z]+)([0-9]+)$")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?")
 
 
-def is_model_name(name: str) -> bool:
-    """Whether a retrieval model of this name can be written in a spec."""
-    return _NAME.fullmatch(name) is not None
-
-
 def parse(
     text: str,
     *,

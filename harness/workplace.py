@@ -219,10 +219,20 @@ class Workplace:
                 f"{folder}: {kind} {name} has not been trained here (trained: {have}); "
                 f"train it with: run.py train {kind} {name} --data DIR --work {self.root}"
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: is damaged ({type(error).__name__}: {error}); remove the folder {folder} and train again"
             ) from error
+
+    def refuse_near_name(self, kind: ModelKind, name: str) -> None:
+        """Refuse a name that differs from a model's only by upper case: on many disks it would be one folder.
+
+        Raises:
+            InputError: there is such a model.
+        """
+        for other in self.trained(kind):
+            if other.lower() == name.lower() and other != name:
+                raise InputError(f"{name}: there is a {kind} {other} here already; more than upper case has to differ")
 
     def trained(self, kind: ModelKind) -> list[str]:
         """Names of the models of this kind that are ready."""
@@ -250,6 +260,8 @@ def _keep_settings(path: Path, before: Mapping[str, Any], changes: Mapping[str, 
 def _summary(card: Mapping[str, Any]) -> str:
     if card.get("kind") == "entered":
         return f"embeddings made elsewhere, by a model trained on: {card['trained_on_said']}"
+    if "summary" in card:
+        return str(card["summary"])
     parts = ", ".join(
         f"{seen['num_photos']} {'RENDERED ' if seen['rendered'] else ''}photos of {seen['split']}"
         for seen in card["trained_on"]

@@ -71,6 +71,22 @@ class PublishedTable(BaseModel):
         return None if found is None else float(found)
 
 
+class PublishedSettings(BaseModel):
+    """A published table of settings, words beside words.
+
+    Attributes:
+        number: the paper's number of the table.
+        title: what it shows.
+        rows: parameter -> value, as the paper writes them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    title: str
+    rows: dict[str, str]
+
+
 class Published(BaseModel):
     """All published tables and where they were published."""
 
@@ -78,6 +94,7 @@ class Published(BaseModel):
 
     source: str
     tables: tuple[PublishedTable, ...]
+    settings: PublishedSettings
 
     def table(self, number: int) -> PublishedTable:
         """The table with the paper's number.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +27,7 @@ class Column:
     """A column of a `PaperTable`: its heading, and where its figures come from."""
 
     heading: str
-    kind: Literal["label", "published", "measured"]
+    kind: Literal["label", "published", "measured", "setting"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PaperTable:
     Attributes:
         number: the paper's number of the table.
         title: what it shows.
-        unit: ``percent`` or ``fraction``, of both kinds of figures.
+        unit: ``percent`` or ``fraction``, of both kinds of figures; ``words`` where there are none.
         columns: headings with their kinds.
         rows: one cell a column; None is blank.
         published_places: decimal places that the published figures were printed with.
@@ -46,7 +46,7 @@ class PaperTable:
 
     number: int
     title: str
-    unit: Literal["percent", "fraction", "count"]
+    unit: Literal["percent", "fraction", "count", "words"]
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     published_places: int
@@ -58,7 +58,8 @@ class PaperTable:
         places = [self.published_places if c.kind == "published" else measured_places for c in self.columns]
         lines = [f"### Table {self.number}: {self.title}", ""]
         lines.append(_markdown_line([column.heading for column in self.columns]))
-        lines.append(_markdown_line(["---" if column.kind == "label" else "---:" for column in self.columns]))
+        words = [column.kind == "label" or self.unit == "words" for column in self.columns]
+        lines.append(_markdown_line(["---" if left else "---:" for left in words]))
         for row in self.rows:
             cells = zip(row, places, strict=True)
             lines.append(_markdown_line([_figure(cell, cell_places) for cell, cell_places in cells]))
@@ -67,13 +68,16 @@ class PaperTable:
         return "\n".join(lines) + "\n"
 
 
-def paper_tables(measured: Measured, rendered: bool, data: str) -> list[PaperTable]:
+def paper_tables(
+    measured: Measured, rendered: bool, data: str, notes: Mapping[int, Sequence[str]] | None = None
+) -> list[PaperTable]:
     """The paper's tables 2, 3, 5, 6 and 7, published and measured figures apart.
 
     Args:
         measured: what was measured; anything may be missing.
         rendered: whether it was measured on rendered data, which the headings then say.
         data: a short name of the data that was measured on, for the headings.
+        notes: table number → what a reader has to know of what was measured.
 
     Returns:
         All five tables, in order.
@@ -86,10 +90,39 @@ def paper_tables(measured: Measured, rendered: bool, data: str) -> list[PaperTab
         if number not in REPRODUCED:
             raise InputError(f"table {number}: cannot be measured, expected one of {', '.join(map(str, REPRODUCED))}")
     heading = f"measured on {'RENDERED data' if rendered else 'photographs'} ({data})"
-    return [_table(published().table(number), measured.get(number, {}), heading) for number in REPRODUCED]
+    more = notes or {}
+    return [
+        _table(published().table(number), measured.get(number, {}), heading, more.get(number, ()))
+        for number in REPRODUCED
+    ]
 
 
-def _table(paper: PublishedTable, measured: Mapping[str, Mapping[str, float | None]], heading: str) -> PaperTable:
+def settings_table(here: Mapping[str, Mapping[str, str]]) -> PaperTable:
+    """The paper's Table 4 beside what its settings become here.
+
+    Args:
+        here: heading of a column → parameter, as the paper calls it → the value here.
+
+    Raises:
+        InputError: a parameter that is not in the paper; lists those that are.
+    """
+    paper = published().settings
+    for values in here.values():
+        strange = [name for name in values if name not in paper.rows]
+        if strange:
+            raise InputError(f"table {paper.number}: {strange[0]!r} is not in it; expected {', '.join(paper.rows)}")
+    columns = [Column("parameter", "label"), Column("published", "published")]
+    columns += [Column(heading, "setting") for heading in here]
+    rows = [(name, value, *(values.get(name) for values in here.values())) for name, value in paper.rows.items()]
+    return PaperTable(paper.number, paper.title, "words", tuple(columns), tuple(rows), 0, ())
+
+
+def _table(
+    paper: PublishedTable,
+    measured: Mapping[str, Mapping[str, float | None]],
+    heading: str,
+    notes: Sequence[str],
+) -> PaperTable:
     for name, values in measured.items():
         for column, value in values.items():
             if column not in paper.columns:
@@ -117,7 +150,9 @@ def _table(paper: PublishedTable, measured: Mapping[str, Mapping[str, float | No
                 ours *= 100
             cells += [None if number is None else paper.value(number, column), ours]
         rows.append(tuple(cells))
-    return PaperTable(paper.number, paper.title, paper.unit, tuple(columns), tuple(rows), paper.places, paper.notes)
+    return PaperTable(
+        paper.number, paper.title, paper.unit, tuple(columns), tuple(rows), paper.places, (*paper.notes, *notes)
+    )
 
 
 def _figure(cell: Cell, places: int) -> str:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from harness.commands.options import (
+    WORK,
+    Data,
     Json,
     Seed,
     SplitOption,
+    Work,
     emit,
     plain,
     read_photos,
     show,
     show_problems,
+    sources_of,
+    workplace,
+    writable_file,
     writable_folder,
 )
+
+if TYPE_CHECKING:
+    from harness.data.duplicates import DuplicateReport
 
 _DEEPFASHION2 = "DeepFashion2"
 
@@ -148,3 +158,59 @@ def data_export(
     with bars() as report:
         paths = write_exports(read_photos(folder, split), writable_folder(out), progress=report("export"))
     show(*map(str, paths))
+
+
+@data_app.command("duplicates")
+def data_duplicates(
+    data: Data,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="A training source and its folder, or a CSV file; may be given again."),
+    ] = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out-validation", help="Take copies of validation crops out as well.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the report here, as JSON.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
+    work: Work = WORK,
+    as_json: Json = False,
+) -> None:
+    """Find copies of photos within and across training sources, and of the validation split among them."""
+    from harness.jobs.duplicates import find_duplicates
+    from harness.progress import bars
+
+    folder = workplace(work).root
+    if out is not None:
+        writable_file(out)
+    with bars() as report:
+        found = find_duplicates(
+            data, sources_of(source or []), folder, leave_out_guarded=leave_out, workers=workers, report=report
+        )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(found.as_json(), indent=1) + "\n")
+    if as_json:
+        emit(found.as_json())
+    else:
+        _show_duplicates(found)
+
+
+def _show_duplicates(found: DuplicateReport) -> None:
+    from rich.table import Table
+
+    reasons = ("unreadable", "same_item", "other_item", "across", "left_out")
+    table = Table("source", "crops", "kept", "taken out", "guarded")
+    for one in found.sources:
+        gone = [f"{getattr(one, f'num_{name}'):,} {name.replace('_', ' ')}" for name in reasons]
+        told = "\n".join(text for text in gone if not text.startswith("0 "))
+        table.add_row(one.source, f"{one.num_garments:,}", f"{one.num_kept:,}", told or "-", f"{one.num_guarded:,}")
+    show(table)
+    for pair in found.shared:
+        show(f"{pair.count:,} crops of {pair.taken_from} are copies of crops of {pair.kept_in}")
+    before, after = found.num_identities_before, found.num_identities_after
+    show(
+        f"items: {before:,} before, {after:,} after; {found.num_joined_within:,} joined within a source by another one"
+    )
+    show(f"guarded: {', '.join(found.guard) or 'nothing'}")
+    for one in found.sources:
+        show(*(f"{one.source}: {kind}: {example}" for kind, example in one.examples.items()))

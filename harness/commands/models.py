@@ -1,4 +1,4 @@
-"""`models`, `train`, `tune`: the recipes, and what is made of them."""
+"""`train`, `tune`: what is made of the recipes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from harness.commands.options import (
     workplace,
 )
 from harness.commands.tables import fusion_lines, fusion_table, fusion_words
-from harness.types import InputError
 
 app = typer.Typer()
 train_app = typer.Typer(help="Train a detector or a retrieval model.", no_args_is_help=True)
@@ -37,14 +36,6 @@ app.add_typer(tune_app, name="tune")
 Recipes = Annotated[
     Path | None, typer.Option("--recipes", help="A TOML file of further detectors, of the form of detectors.toml.")
 ]
-
-
-@app.command()
-def models(recipes: Recipes = None, as_json: Json = False) -> None:
-    """Every detector and retrieval recipe, resolved, with its published figure."""
-    from harness.jobs import catalogue
-
-    emit(catalogue.as_json(recipes)) if as_json else show(*catalogue.tables(recipes))
 
 
 Scale = Annotated[
@@ -172,9 +163,7 @@ def train_detector(
     share_of_step(recipe.at(scale).batch_size, num_processes, accumulate)
     place = workplace(work)
     folder = place.model_folder("detector", name)
-    for other in place.trained("detector"):
-        if other.lower() == name.lower() and other != name:
-            raise InputError(f"{name}: there is a detector {other} here already; names differ by more than upper case")
+    place.refuse_near_name("detector", name)
     was_there = (folder / "card.json").is_file() and not force
     _in_processes(num_processes)
     with launching.ending_together():

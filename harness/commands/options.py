@@ -29,7 +29,7 @@ Sources = Annotated[
     typer.Option(
         "--source",
         metavar="NAME=PATH",
-        help="Further garments to train on: Street2Shop, DARN, MVC, MPV, Zalando and the folder, or any name and a CSV.",
+        help="Further garments: Street2Shop, DARN, MVC, MPV or Zalando and its folder, or any name and a CSV.",
     ),
 ]
 
@@ -192,6 +192,20 @@ def spec_of(spec: str) -> str:
     if re.fullmatch(r"[\w-]*-w[\w-]*", spec):  # no ensemble is written so, but all the named ones are
         raise InputError(f"there is no ensemble named '{spec}'; there are {', '.join(named)}")
     return spec
+
+
+def sources_of(given: list[str]) -> dict[str, Path]:
+    """Training sources by name, for an option that is given as NAME=DIR, once a source."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, is_there, place = text.partition("=")
+        name = name.strip()
+        if not (is_there and name and place):
+            raise typer.BadParameter(f"{text!r}: expected NAME=DIR, such as MVC=data/mvc", param_hint="--source")
+        if name in found:
+            raise typer.BadParameter(f"{name} is given twice", param_hint="--source")
+        found[name] = Path(place)
+    return found
 
 
 def one_of(recipes: Any, name: str, what: str) -> Any:

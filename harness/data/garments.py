@@ -31,6 +31,8 @@ class Garments:
         identities: (N,) int64; equal numbers are the same item; `NO_IDENTITY` matches nothing.
         is_consumer: (N,) bool; False is a shop's photo.
         record: what a model that is trained on them says of them: which source, which of its photos, whether rendered.
+        shares_identities: True if equal identities are the same item in all such parts; False if they mean an item of
+            this part alone.
 
     Raises:
         ValueError: the columns differ in length, or a number is out of range.
@@ -43,6 +45,7 @@ class Garments:
     identities: Ints
     is_consumer: Bools
     record: TrainedOn
+    shares_identities: bool = False
 
     def __post_init__(self) -> None:
         length = len(self.photo_rows)

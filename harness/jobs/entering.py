@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.pipeline import HISTOGRAM
-from harness.spec import is_model_name
-from harness.types import InputError, Split
+from harness.types import Split
 from harness.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -39,23 +37,10 @@ def enter_embeddings(
         InputError: the name cannot be taken, or a file is wrong.
     """
     from harness.retrieval.entered import enter
+    from harness.retrieval.team_recipes import check_name
     from harness.training.cards import TrainedOn
 
-    refuse_name(work, name)
+    check_name(name)
+    work.refuse_near_name("retriever", name)
     seen = [TrainedOn.of(one, one.photos.image_ids) for one in saw]
     return enter(work.model_folder("retriever", name), name, vectors, boxes, split, saw=seen, trained_on=trained_on)
-
-
-def refuse_name(work: Workplace, name: str) -> None:
-    """Check that a retrieval model can be called so.
-
-    Raises:
-        InputError: the ensemble language cannot write it, or it differs from another by upper case alone.
-    """
-    if not is_model_name(name) or name.lower() == HISTOGRAM:
-        raise InputError(
-            f"'{name}': no name for a model; expected a letter, then letters, digits, '_' and '.', and not {HISTOGRAM}"
-        )
-    for other in work.trained("retriever"):
-        if other.lower() == name.lower() and other != name:
-            raise InputError(f"{name}: there is a model {other} here already; names differ by more than upper case")

@@ -84,9 +84,9 @@ def make_backbone(
     if remove_last_stride:
         given["output_stride"] = REDUCED_STRIDE
     with torch.device("meta"):
-        chosen, skeleton = _made(name, given, remove_last_stride, (height, width))
+        chosen, skeleton = _made(name, given, (height, width))
     features = _features(name, skeleton, (height, width))
-    _, backbone = _made_as(name, chosen)
+    backbone = _create(name, chosen)
     for part in features.left_out:
         setattr(backbone, part, nn.Identity())
     if features.has_norm:
@@ -94,6 +94,43 @@ def make_backbone(
     if remove_last_stride:
         _undo_dilation(backbone, name, dict(options))
     return backbone, features
+
+
+def make_encoder_backbone(name: str, input_wh: tuple[int, int] | None = None) -> nn.Module:
+    """A whole timm network but for its classifier, with the pooling that it was published with, and random weights.
+
+    Args:
+        name: timm's name of the network.
+        input_wh: as for `make_backbone`.
+
+    Raises:
+        InputError: as for `encoder_width`.
+    """
+    return _create(name, _encoder_options(name, input_wh)[0], pooled=True)
+
+
+def encoder_width(name: str, input_wh: tuple[int, int] | None = None) -> int:
+    """The length of the vector that a timm network without its classifier gives for an image.
+
+    Args:
+        name: timm's name of the network.
+        input_wh: as for `make_backbone`.
+
+    Raises:
+        InputError: timm has no such network, it does not take images of that size, or it gives no vectors.
+    """
+    return _encoder_options(name, input_wh)[1]
+
+
+def _encoder_options(name: str, input_wh: tuple[int, int] | None) -> tuple[dict[str, Any], int]:
+    check_backbone(name)
+    width, height = input_wh or published_wh(name)
+    with torch.device("meta"):
+        chosen, skeleton = _made(name, {}, (height, width), pooled=True)
+    found = _tried(name, skeleton.eval(), (height, width))
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        raise InputError(f"backbone {name!r}: gives no vector for an image; take another one")
+    return chosen, found.shape[1]
 
 
 def check_backbone(name: str) -> None:
@@ -142,34 +179,39 @@ def _candidates(name: str, size_hw: tuple[int, int]) -> Iterator[dict[str, Any]]
 
 
 def _made(
-    name: str, options: dict[str, Any], remove_last_stride: bool, size_hw: tuple[int, int]
+    name: str, options: dict[str, Any], size_hw: tuple[int, int], *, pooled: bool = False
 ) -> tuple[dict[str, Any], nn.Module]:
-    """The first way of making a network that timm takes, and the network."""
+    """The options of the first way of making a network that timm takes, and the network."""
     refused: Exception | None = None
     for more in _candidates(name, size_hw):
         try:
-            return _made_as(name, {**more, **options})
+            return {**more, **options}, _create(name, {**more, **options}, pooled=pooled)
         except TypeError as error:  # no such option
             refused = error
         except (AssertionError, NotImplementedError, ValueError) as error:
             refused = error
             break
-    if remove_last_stride:
-        plain = {key: value for key, value in options.items() if key != "output_stride"}
-        _made(name, plain, False, size_hw)  # raises if it is not the stride
+    if "output_stride" in options:
+        others = {key: value for key, value in options.items() if key != "output_stride"}
+        _made(name, others, size_hw)  # raises where it is they that do not fit
         raise InputError(
             f"backbone {name!r}: timm cannot leave out its last stride; say remove_last_stride = false in the recipe"
         ) from refused
     raise InputError(f"backbone {name!r}: timm does not take these options {options}: {refused}") from refused
 
 
-def _made_as(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], nn.Module]:
+def _create(name: str, options: dict[str, Any], *, pooled: bool = False) -> nn.Module:
     import timm
 
-    try:
-        return options, timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **options)
-    except AssertionError:  # some families cannot do without their pooling, which features do not meet
-        return options, timm.create_model(name, pretrained=False, num_classes=0, **options)
+    made: nn.Module
+    if not pooled:
+        try:
+            made = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **options)
+            return made
+        except AssertionError:  # some families cannot do without their pooling, which features do not meet
+            pass
+    made = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    return made
 
 
 def _features(name: str, skeleton: nn.Module, size_hw: tuple[int, int]) -> Features:
@@ -180,17 +222,7 @@ def _features(name: str, skeleton: nn.Module, size_hw: tuple[int, int]) -> Featu
         return lambda *_: passed.add(part)
 
     hooks = [layer.register_forward_hook(note(path.split(".")[0])) for path, layer in skeleton.named_modules() if path]
-    images = torch.empty(2, 3, *size_hw, device="meta")
-    skeleton.eval()
-    try:
-        with torch.no_grad():
-            found = skeleton.forward_features(images)  # type: ignore[operator]
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        told = "x".join(map(str, published_wh(name)))
-        raise InputError(
-            f"backbone {name!r}: does not take images of {size_hw[1]}x{size_hw[0]} ({why}); it was published for {told}"
-        ) from error
+    found = _tried(name, skeleton.eval().forward_features, size_hw)
     for hook in hooks:
         hook.remove()
     layout, channels = _layout(name, skeleton, found)
@@ -203,6 +235,18 @@ def _features(name: str, skeleton: nn.Module, size_hw: tuple[int, int]) -> Featu
     left_out = tuple(part for part in idle if not (has_norm and part == "head"))
     prefix = int(getattr(skeleton, "num_prefix_tokens", 0)) if layout == "tokens" else 0
     return Features(layout, channels, prefix, has_norm, left_out)
+
+
+def _tried(name: str, forward: Any, size_hw: tuple[int, int]) -> Any:
+    try:
+        with torch.no_grad():
+            return forward(torch.empty(2, 3, *size_hw, device="meta"))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        told = "x".join(map(str, published_wh(name)))
+        raise InputError(
+            f"backbone {name!r}: does not take images of {size_hw[1]}x{size_hw[0]} ({why}); it was published for {told}"
+        ) from error
 
 
 def _layout(name: str, skeleton: nn.Module, found: Any) -> tuple[Layout, int]:
@@ -233,7 +277,7 @@ def _undo_dilation(backbone: nn.Module, name: str, options: dict[str, Any]) -> N
     timm trades the stride of ``output_stride=16`` for dilation; CGD only leaves the stride out.
     """
     with torch.device("meta"):
-        _, plain = _made_as(name, options)
+        plain = _create(name, options)
     own = dict(backbone.named_modules())
     for path, layer in plain.named_modules():
         there = own.get(path)

@@ -52,7 +52,8 @@ class GeM(nn.Module):
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) float to (B, C), computed in float32 because x^3 overflows half precision."""
-        with torch.autocast(map_BCHW.device.type, enabled=False):
+        kind = map_BCHW.device.type
+        with torch.autocast(kind if torch.amp.autocast_mode.is_autocast_available(kind) else "cpu", enabled=False):
             wide = map_BCHW.to(torch.promote_types(map_BCHW.dtype, torch.float32)).clamp(min=GEM_FLOOR)
             return wide.pow(self.power).mean(dim=(2, 3)).pow(1.0 / self.power)
 
@@ -104,7 +105,7 @@ class CGD(nn.Module):
         )
         channels = self.features.channels
         self.output_dim = output_dim
-        self.pixels = OwnPixels(backbone)
+        self.pixels = OwnPixels(*published_pixels(backbone))
         self.poolings = nn.ModuleList(POOLINGS[name]() for name in descriptors)
         self.projections = nn.ModuleList(
             nn.Linear(channels, width, bias=False) for width in descriptor_widths(output_dim, len(descriptors))
@@ -133,6 +134,11 @@ class CGD(nn.Module):
             remove_last_stride=settings.remove_last_stride,
             input_wh=settings.input_wh,
         )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Parts of the backbone that features do not pass through, which are gone."""
+        return self.features.left_out
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         """Embed images.
@@ -178,22 +184,23 @@ def normalise(images_BCHW: Tensor) -> Tensor:
 
 
 class OwnPixels(nn.Module):
-    """From `normalise`'s pixels to those that a backbone's published weights expect; most expect the same.
+    """From `normalise`'s pixels to those that a network's published weights expect; most expect the same.
 
     Args:
-        backbone: a timm model's name.
+        mean: of each channel of a network's pixels, which are in [0, 1].
+        std: their deviation.
     """
 
-    def __init__(self, backbone: str) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.gain: Tensor
         self.offset: Tensor
-        mean, std = (torch.tensor(values) for values in published_pixels(backbone))
-        ours_mean, ours_std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-        self.same = bool(torch.equal(mean, ours_mean) and torch.equal(std, ours_std))
-        # Not persistent: they follow from the backbone's name.
-        self.register_buffer("gain", (ours_std / std).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("offset", ((ours_mean - mean) / std).view(1, 3, 1, 1), persistent=False)
+        self.same = tuple(mean) == PIXEL_MEAN and tuple(std) == PIXEL_STD
+        gain = [ours / own for ours, own in zip(PIXEL_STD, std, strict=True)]
+        offset = [(ours - own) / scale for ours, own, scale in zip(PIXEL_MEAN, mean, std, strict=True)]
+        # Not persistent: they follow from the network's name.
+        self.register_buffer("gain", torch.tensor(gain).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", torch.tensor(offset).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) float to the same."""

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from harness.retrieval.card import RetrieverCard
 from harness.retrieval.embedding_settings import Precision
 from harness.retrieval.prefetch import CropSize, crops_ahead
-from harness.training.cards import WEIGHTS_FILE, read_trained
 from harness.types import Detections, InputError, Ints, Progress, Split
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-    from harness.retrieval.cgd import CGD
+    from harness.retrieval.encoders import EncoderCard
 
 CHUNK = 64
 """Crops that go through a network together; a smaller last chunk is filled up with black crops.
@@ -65,7 +65,9 @@ class Retriever:
         margin: context around the box, as a share of its sides.
     """
 
-    def __init__(self, card: RetrieverCard, network: CGD, device: torch.device, *, flip: bool = False) -> None:
+    def __init__(
+        self, card: RetrieverCard | EncoderCard, network: nn.Module, device: torch.device, *, flip: bool = False
+    ) -> None:
         self.card = card
         self.name = card.name
         self.dimensions = card.recipe.output_dim
@@ -95,12 +97,9 @@ class Retriever:
         """
         import torch
 
-        from harness.retrieval.cgd import CGD
+        from harness.retrieval.loading import load_network
 
-        card = read_trained(model_dir, RetrieverCard)
-        with torch.random.fork_rng():
-            network = CGD.of(card.recipe)
-        network.load_state_dict(torch.load(model_dir / WEIGHTS_FILE, map_location="cpu", weights_only=True))
+        card, network = load_network(model_dir)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         network = network.to(where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return cls(card, network, where, flip=flip)
@@ -116,7 +115,10 @@ class Retriever:
 
         Raises:
             ValueError: the crops have another shape or type.
+            InputError: the device has too little memory, or float16 is too narrow for the network.
         """
+        import torch
+
         width, height = self.input_wh
         if crops_BHW3.dtype != np.uint8 or crops_BHW3.shape[1:] != (height, width, 3):
             raise ValueError(
@@ -128,7 +130,13 @@ class Retriever:
             chunk = crops_BHW3[start : start + CHUNK]
             filled = np.zeros((CHUNK, height, width, 3), dtype=np.uint8)
             filled[: len(chunk)] = chunk
-            vectors[start : start + len(chunk)] = self._embed_chunk(filled)[: len(chunk)]
+            try:
+                vectors[start : start + len(chunk)] = self._embed_chunk(filled)[: len(chunk)]
+            except torch.OutOfMemoryError as error:
+                raise InputError(
+                    f"retriever {self.name}: {self._device} has too little memory for {CHUNK} crops of {width} x "
+                    f"{height} px at once; end what else is on it, or name fewer models at a time"
+                ) from error
         wrong = _not_of_unit_length(vectors)
         if wrong is not None and self._precision == "16":
             raise InputError(
@@ -159,7 +167,7 @@ def embed(
     split: Split,
     boxes: Detections,
     *,
-    batch_size: int = 256,
+    batch_size: int = CHUNK,
     progress: Progress | None = None,
     num_threads: int | None = None,
 ) -> dict[str, NDArray[np.float16]]:

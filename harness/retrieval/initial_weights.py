@@ -9,17 +9,20 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from harness.artifacts import file_sha256
-from harness.retrieval.cgd import CGD
 from harness.retrieval.settings import Frozen
 from harness.training.cards import CARD_FILE, WEIGHTS_FILE
 from harness.training.checkpoints import read_tensors
 from harness.training.downloads import by_hand, downloads_folder, fetched
 from harness.types import InputError
+
+if TYPE_CHECKING:
+    from harness.retrieval.cgd import CGD
+    from harness.retrieval.encoders import Encoder
 
 NAMED = ("imagenet", "none")
 """What may be asked for instead of a path."""
@@ -76,7 +79,7 @@ def find(asked: str, backbone: str) -> Path | None:
     return path
 
 
-def initialise(network: CGD, asked: str) -> InitialWeights:
+def initialise(network: CGD | Encoder, asked: str) -> InitialWeights:
     """Lay the initial weights that were asked for over a network's.
 
     The backbone's have to fit; descriptors' layers and the classifier are taken over where they have the same shape.
@@ -102,7 +105,7 @@ def initialise(network: CGD, asked: str) -> InitialWeights:
     )
 
 
-def take_over(network: CGD, path: Path) -> tuple[str, ...]:
+def take_over(network: CGD | Encoder, path: Path) -> tuple[str, ...]:
     """Lay a file's tensors over a network's, where name and shape agree.
 
     Args:
@@ -153,11 +156,15 @@ def _of_backbone(backbone: nn.Module, given: dict[str, Tensor], path: Path) -> M
 
 
 def _refuse_another_backbone(
-    path: Path, network: CGD, own: Mapping[str, Tensor], given: Mapping[str, Tensor], fitting: Mapping[str, Tensor]
+    path: Path,
+    network: CGD | Encoder,
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    fitting: Mapping[str, Tensor],
 ) -> None:
     classifier = network.backbone.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    heads = tuple(f"backbone.{part}." for part in (*heads, *network.features.left_out, "fc", "classifier", "head"))
+    heads = tuple(f"backbone.{part}." for part in (*heads, *network.left_out, "fc", "classifier", "head"))
     wanted = [name for name in own if name.startswith("backbone.") and not name.endswith(_UNCOUNTED)]
     missing = [name for name in wanted if name not in given]
     shaped = [name for name in wanted if name in given and name not in fitting]

@@ -5,34 +5,25 @@ Source: the paper's Tables 3 (differences between the models) and 4 (what they s
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from harness.retrieval.recipe_file import Backbone, PaperTerms, RecipeFile, first_problem
+from harness.retrieval.recipe_file import Scale as Scale
+from harness.retrieval.recipe_file import Source as Source
 from harness.retrieval.settings import (
-    AugmentationSettings,
-    CentreSettings,
-    Count,
-    Descriptor,
     Frozen,
     LossSettings,
-    MemorySettings,
     MultiSimilarityHyperparameters,
     MultiSimilaritySettings,
-    Positive,
     RetrieverSettings,
     Share,
-    SoftmaxSettings,
-    TripletSettings,
-    Weight,
 )
+from harness.retrieval.team_recipes import beside, laid_over, read_toml, timm_backbone
 from harness.types import InputError
-
-Scale = Literal["full", "tiny"]
-Source = Literal["DeepFashion2/train", "DeepFashion2/validation", "Street2Shop", "DARN", "MVC", "MPV", "Zalando"]
 
 MODELS_TOML = Path(__file__).with_name("models.toml")
 
@@ -54,7 +45,7 @@ class RetrieverRecipe(Frozen):
     description: str
     published_acc10: Share | None
     base: str | None
-    trained_on: tuple[Source, ...]
+    trained_on: tuple[str, ...]
     full: RetrieverSettings
     tiny: RetrieverSettings
 
@@ -65,125 +56,66 @@ class RetrieverRecipe(Frozen):
         return self.full if scale == "full" else self.tiny
 
 
-class _Paper(Frozen):
-    """A model in the paper's terms, all differences applied."""
+def load_recipes(extra: Path | None = None) -> dict[str, RetrieverRecipe]:
+    """The paper's models, resolved, in the order of Table 3, then those of a file of the user's.
 
-    backbone: str
-    descriptors: tuple[Descriptor, ...]
-    input_wh: tuple[Count, Count]
-    output_dim: Count
-    epochs: Count
-    optimizer: Literal["SGD"]
-    learning_rate: Positive
-    learning_rate_decay: Literal["cosine"]
-    losses: tuple[Literal["softmax", "centre", "triplet", "multi-similarity"], ...]
-    ms_loss: Literal["default", "automl"]
-    trained_on: tuple[Source, ...] = ()
-    plus: tuple[Source, ...] = ()
-    description: str = ""
-    published_acc10: Share | None = None
-
-
-class _Backbone(Frozen):
-    timm: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    num_steps: Count | None = None
-
-
-class _MultiSimilarityWeight(Frozen):
-    weight: Weight
-
-
-class _ScaleLosses(Frozen):
-    softmax: SoftmaxSettings
-    centre: CentreSettings
-    triplet: TripletSettings
-    multi_similarity: _MultiSimilarityWeight
-    memory: MemorySettings
-
-
-class _Scale(Frozen):
-    """What the paper's terms become at one scale."""
-
-    learning_rate_factor: Positive
-    input_factor: Positive
-    output_dim: Count | None = None
-    optimizer: Literal["SGD", "AdamW"]
-    pretrained: bool
-    remove_last_stride: bool
-    margin: Weight
-    momentum: Share
-    weight_decay: Weight
-    warmup_fraction: Share
-    gradient_clip: Positive | None = None
-    precision: str
-    identities_per_batch: Count
-    crops_per_identity: Count
-    backbones: dict[str, _Backbone]
-    losses: _ScaleLosses
-    augmentation: AugmentationSettings
-
-
-class _File(Frozen):
-    table4: dict[str, Any]
-    models: dict[str, dict[str, Any]]
-    default_ms_loss: MultiSimilarityHyperparameters
-    automl_ms_loss: MultiSimilarityHyperparameters
-    scales: dict[Scale, _Scale]
-
-
-def load_recipes(path: Path = MODELS_TOML) -> dict[str, RetrieverRecipe]:
-    """Every model of a recipe file, resolved, in the file's order.
+    A model of the user's is written like those of ``models.toml``: a base, one of the paper's or of the file, and what
+    changes in the paper's terms. A backbone may be any of timm's, by its name; ``ms_loss`` may be a table of values;
+    ``full`` and ``tiny`` are tables of further changes at a scale, by the names of `RetrieverSettings`.
 
     Args:
-        path: a TOML file written like ``models.toml``.
+        extra: a TOML file with ``[models.NAME]`` tables, and ``sources = [...]`` for photo collections of the user's.
 
     Raises:
         InputError: the file is not such a file; the message names the place.
     """
+    told = read_toml(MODELS_TOML)
+    return recipes_of(told, MODELS_TOML) if extra is None else recipes_of(beside(told, extra), extra)
+
+
+def recipes_of(told: Mapping[str, Any], path: Path) -> dict[str, RetrieverRecipe]:
+    """Every model of a file of the form of ``models.toml``, resolved, in the file's order.
+
+    Args:
+        told: what the file says.
+        path: its name, for messages.
+
+    Raises:
+        InputError: it is not such a file; the message names the place.
+    """
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as TOML: {error}") from error
-    try:
-        file = _File.model_validate(told)
+        file = RecipeFile.model_validate(told)
     except ValidationError as error:
-        raise InputError(f"{path}: {_first_problem(error)}") from error
+        raise InputError(f"{path}: {first_problem(error)}") from error
     recipes = {}
     for name in file.models:
         try:
             recipes[name] = _recipe(file, name)
         except ValidationError as error:
-            raise InputError(f"{path}: models.{name}: {_first_problem(error)}") from error
+            raise InputError(f"{path}: models.{name}: {first_problem(error)}") from error
         except KeyError as error:
             raise InputError(f"{path}: models.{name}: {error.args[0]}") from error
     return recipes
 
 
-def resolve(name: str, scale: Scale, path: Path = MODELS_TOML) -> RetrieverSettings:
-    """The settings of one model at one scale.
+def resolve(name: str, scale: Scale, extra: Path | None = None) -> RetrieverSettings:
+    """The settings of one model at one scale; ``extra`` as for `load_recipes`.
 
     Raises:
         InputError: no model or scale of that name; the message lists the valid ones.
     """
-    return find_recipe(name, path).at(scale)
+    return find_recipe(name, extra).at(scale)
 
 
-def find_recipe(name: str, path: Path = MODELS_TOML) -> RetrieverRecipe:
+def find_recipe(name: str, extra: Path | None = None) -> RetrieverRecipe:
     """The recipe of one model; `InputError` that lists the valid names for another."""
-    recipes = load_recipes(path)
+    recipes = load_recipes(extra)
     if name not in recipes:
         raise InputError(f"retriever {name!r}: no such recipe; there are {', '.join(recipes)}")
     return recipes[name]
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
-
-
-def _in_paper_terms(file: _File, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+def _in_paper_terms(file: RecipeFile, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """The entry of a model over that of its base, over that of the base's base, down to Table 4."""
     if name == "table4":
         return dict(file.table4)
@@ -200,11 +132,29 @@ def _in_paper_terms(file: _File, name: str, above: tuple[str, ...] = ()) -> dict
         terms.pop(own, None)
     if "trained_on" in entry:
         terms.pop("plus", None)
+    elif isinstance(entry.get("plus"), list):
+        entry["plus"] = [*terms.get("plus", []), *entry["plus"]]
+    if isinstance(entry.get("ms_loss"), Mapping):
+        entry |= {"ms_loss": "default", "ms_values": entry["ms_loss"]}
+    elif "ms_loss" in entry:
+        terms.pop("ms_values", None)
+    if "backbone" in entry:
+        terms.pop("backbone_options", None)
+    for scale in get_args(Scale):
+        if isinstance(entry.get(scale), Mapping):
+            entry[scale] = laid_over(terms.get(scale, {}), entry[scale])
     return {**terms, **entry}
 
 
-def _recipe(file: _File, name: str) -> RetrieverRecipe:
-    paper = _Paper.model_validate(_in_paper_terms(file, name))
+def _recipe(file: RecipeFile, name: str) -> RetrieverRecipe:
+    paper = PaperTerms.model_validate(_in_paper_terms(file, name))
+    wanted = (*paper.trained_on, *paper.plus)
+    known = (*get_args(Source), *file.sources)
+    for row, source in enumerate(wanted):
+        if source not in known:
+            raise KeyError(f"source {source!r}: there are {', '.join(known)}; sources = [...] names further ones")
+        if source in wanted[:row]:
+            raise KeyError(f"source {source!r} comes twice; plus is in addition to what the base trains on")
     base: str = file.models[name]["base"]
     scales: Mapping[Scale, RetrieverSettings] = {scale: _settings(file, paper, scale) for scale in get_args(Scale)}
     return RetrieverRecipe(
@@ -212,27 +162,32 @@ def _recipe(file: _File, name: str) -> RetrieverRecipe:
         description=paper.description,
         published_acc10=paper.published_acc10,
         base=None if base == "table4" else base,
-        trained_on=(*paper.trained_on, *paper.plus),
+        trained_on=wanted,
         full=scales["full"],
         tiny=scales["tiny"],
     )
 
 
-def _settings(file: _File, paper: _Paper, scale_name: Scale) -> RetrieverSettings:
+def _settings(file: RecipeFile, paper: PaperTerms, scale_name: Scale) -> RetrieverSettings:
     if scale_name not in file.scales:
         raise KeyError(f"scales.{scale_name} is missing")
     scale = file.scales[scale_name]
-    if paper.backbone not in scale.backbones:
-        raise KeyError(f"backbone {paper.backbone!r}: scales.{scale_name}.backbones has {', '.join(scale.backbones)}")
-    backbone = scale.backbones[paper.backbone]
+    backbone = scale.backbones.get(paper.backbone)
+    if backbone is None:
+        backbone = Backbone(timm=timm_backbone(paper.backbone, scale.backbones))
     ms_loss = file.automl_ms_loss if paper.ms_loss == "automl" else file.default_ms_loss
+    if paper.ms_values:
+        try:
+            ms_loss = MultiSimilarityHyperparameters.model_validate({**ms_loss.model_dump(), **paper.ms_values})
+        except ValidationError as error:
+            raise KeyError(f"ms_loss.{first_problem(error)}") from error
     losses = scale.losses
     used = {"softmax": 0.0, "centre": 0.0, "triplet": 0.0, "multi-similarity": 0.0} | dict.fromkeys(paper.losses, 1.0)
-    return RetrieverSettings(
+    settings = RetrieverSettings(
         backbone=backbone.timm,
-        backbone_options=backbone.options,
+        backbone_options={**backbone.options, **paper.backbone_options},
         pretrained=scale.pretrained,
-        remove_last_stride=scale.remove_last_stride,
+        remove_last_stride=(scale.remove_last_stride if paper.remove_last_stride is None else paper.remove_last_stride),
         descriptors=paper.descriptors,
         output_dim=scale.output_dim or paper.output_dim,
         input_wh=_scaled_wh(paper.input_wh, scale.input_factor),
@@ -245,7 +200,7 @@ def _settings(file: _File, paper: _Paper, scale_name: Scale) -> RetrieverSetting
         warmup_fraction=scale.warmup_fraction,
         gradient_clip=scale.gradient_clip,
         epochs=paper.epochs,
-        num_steps=backbone.num_steps,
+        num_steps=scale.num_steps,
         precision=scale.precision,
         identities_per_batch=scale.identities_per_batch,
         crops_per_identity=scale.crops_per_identity,
@@ -260,6 +215,11 @@ def _settings(file: _File, paper: _Paper, scale_name: Scale) -> RetrieverSetting
         ),
         augmentation=scale.augmentation,
     )
+    changes = paper.full if scale_name == "full" else paper.tiny
+    try:
+        return RetrieverSettings.model_validate(laid_over(settings.model_dump(), changes))
+    except ValidationError as error:
+        raise KeyError(f"{scale_name}.{first_problem(error)}") from error
 
 
 def _scaled_wh(input_wh: tuple[int, int], factor: float) -> tuple[int, int]:

@@ -76,33 +76,47 @@ def collect(parts: Sequence[Garments]) -> TrainingCrops:
     """The garments to train on: those of an identity, with at least two crops of it.
 
     Args:
-        parts: garments of different sources, whose identities are different ones.
+        parts: garments of different sources, whose identities are different ones unless the parts share them.
 
     Raises:
         InputError: fewer than two identities remain.
     """
+    identities = _identities(parts)
+    counts = np.bincount(np.concatenate([_NONE, *(one[one >= 0] for one in identities)]))
     paths: list[Path] = []
-    photo_rows, boxes, labels, views = [], [], [], []
-    num_identities = 0
-    for part in parts:
-        counts = np.bincount(part.identities[part.identities >= 0])
-        keep = np.flatnonzero((part.identities >= 0) & (counts[part.identities] >= 2)) if len(counts) else _NONE
-        used, inverse = np.unique(part.identities[keep], return_inverse=True)
+    photo_rows, boxes, labels, views = [_NONE], [np.zeros((0, 4))], [_NONE], [np.zeros(0, bool)]
+    for part, numbers in zip(parts, identities, strict=True):
+        keep = np.flatnonzero((numbers >= 0) & (counts[numbers] >= 2)) if len(counts) else _NONE
         shown, rows = np.unique(part.photo_rows[keep], return_inverse=True)
         photo_rows.append(len(paths) + rows.reshape(-1))
         paths += [part.photos[row] for row in shown.tolist()]
         boxes.append(part.boxes_xyxy[keep])
-        labels.append(num_identities + inverse.reshape(-1))
+        labels.append(numbers[keep])
         views.append(part.is_consumer[keep])
-        num_identities += len(used)
+    used, inverse = np.unique(np.concatenate(labels), return_inverse=True)
+    num_identities = len(used)
     if num_identities < 2:
         places = ", ".join(part.source for part in parts)
         raise InputError(
             f"{places}: only {num_identities} garment identities have two or more photos among those to train on; "
             "expected at least 2: give more photos"
         )
-    columns = (photo_rows, boxes, labels, views)
-    return TrainingCrops(PhotoPaths(paths), *(np.concatenate(column) for column in columns))  # type: ignore[arg-type]
+    columns = (np.concatenate(photo_rows), np.concatenate(boxes), inverse.reshape(-1), np.concatenate(views))
+    return TrainingCrops(PhotoPaths(paths), *columns)
+
+
+def _identities(parts: Sequence[Garments]) -> list[Ints]:
+    """The identities of each part, numbered so that equal ones are the same item; negative ones match nothing."""
+    shared = [part.identities.max(initial=-1) for part in parts if part.shares_identities]
+    begin = int(max(shared, default=-1)) + 1
+    numbered = []
+    for part in parts:
+        if part.shares_identities:
+            numbered.append(part.identities)
+            continue
+        numbered.append(np.where(part.identities >= 0, part.identities + begin, part.identities))
+        begin += int(part.identities.max(initial=-1)) + 1
+    return numbered
 
 
 def canvas_wh(settings: RetrieverSettings) -> tuple[int, int]:

@@ -220,16 +220,20 @@ def finish(
         sum(value.nbytes for value in kept.values()),
         "make room and give the same command again: the training goes on from its last checkpoint",
     )
-    versions = {"harness": harness.__version__} | {name: version(name) for name in _VERSIONED}
     card = card_kind(
         **{name: getattr(plan, name) for name in type(plan).model_fields},
         seconds=round(seconds, 3),
         weights_sha256=file_sha256(model_dir / WEIGHTS_FILE),
-        versions=versions | more.pop("versions", {}),
+        versions=library_versions() | more.pop("versions", {}),
         **more,
     )
     write(model_dir / CARD_FILE, card)
     return card
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the harness and of the libraries that shape a model."""
+    return {"harness": harness.__version__} | {name: version(name) for name in _VERSIONED}
 
 
 def write(path: Path, value: BaseModel) -> None:

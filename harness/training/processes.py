@@ -118,6 +118,14 @@ def _is_joined() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+def leave() -> None:
+    """Part from the other processes, if they were met."""
+    if _is_joined():
+        import torch.distributed as distributed
+
+        distributed.destroy_process_group()
+
+
 def first_does(work: Callable[[], Value]) -> Value:
     """What the first process makes of it, handed to all; the others wait.
 

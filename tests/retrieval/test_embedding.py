@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from harness.data import photos
 from harness.data.crops import crop
+from harness.retrieval import prefetch
 from harness.retrieval.embedding import CHUNK, Retriever, embed
 from harness.retrieval.histogram import ColourHistogram
 from harness.types import Detections, Embeddings, InputError
@@ -98,6 +100,66 @@ def test_a_training_that_diverged_is_named(trained, boxes, validation_split):
         broken._network.projections[0].weight.fill_(float("nan"))
     with pytest.raises(InputError, match="retriever m12: the embedding of box row"):
         embed([broken], validation_split, boxes)
+
+
+def test_too_little_memory_is_named(trained, boxes, validation_split, monkeypatch):
+    model = Retriever.load(trained, device="cpu")
+
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model, "_embed_chunk", full)
+    with pytest.raises(InputError, match="retriever m12: cpu has too little memory for 64 crops of 32 x 48 px at once"):
+        embed([model], validation_split, boxes)
+
+
+def test_boxes_that_show_the_same_pixels_are_embedded_once(retriever, boxes, validation_split, monkeypatch):
+    """Under several categories, or apart by less than a pixel; the nearest that differs has a row of its own."""
+    one = boxes.take([0])
+    moved = Detections(one.image_ids, one.boxes_xyxy + np.array([3, 0, 3, 0]), one.scores, one.category_ids)
+    again = Detections(one.image_ids, one.boxes_xyxy, one.scores, one.category_ids % 13 + 1)
+    some = Detections.concatenate([one, boxes.take([5]), again, moved, one])
+    expected = [embed([retriever], validation_split, some.take([row]))["m12"][0] for row in range(5)]
+    seen = []
+    whole = retriever.embed
+    monkeypatch.setattr(retriever, "embed", lambda crops: seen.append(len(crops)) or whole(crops))
+    found = embed([retriever], validation_split, some)["m12"]
+    assert seen == [3]
+    assert np.array_equal(found, expected)
+    assert not np.array_equal(found[0], found[3])
+
+
+def test_models_of_other_margins_tell_more_boxes_apart(retriever, boxes, validation_split):
+    """Two boxes may show the same pixels without a margin and others with one."""
+
+    class Wide(ColourHistogram):
+        name, margin = "wide", 0.3
+
+    one = boxes.take([0])
+    nudged = Detections(one.image_ids, one.boxes_xyxy + np.array([0.2, 0.2, -0.2, -0.2]), one.scores, one.category_ids)
+    both = Detections.concatenate([one, nudged])
+    found = embed([ColourHistogram(), Wide()], validation_split, both)
+    for name, model in (("histogram", ColourHistogram()), ("wide", Wide())):
+        alone = [embed([model], validation_split, both.take([row]))[name][0] for row in range(2)]
+        assert np.array_equal(found[name], alone)
+
+
+@pytest.mark.parametrize("limit", [1, 20_000])
+def test_few_crops_wait_and_a_broken_photo_stops_the_rest(
+    limit, retriever, boxes, validation_split, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(prefetch, "MOST_AHEAD_BYTES", limit)
+    expected = embed([retriever], validation_split, boxes, num_threads=1)["m12"]
+    assert np.array_equal(embed([retriever], validation_split, boxes, num_threads=4)["m12"], expected)
+    shutil.copytree(validation_split.root, tmp_path / "data")
+    broken = replace(validation_split, root=tmp_path / "data")
+    broken.photo_path(3).write_bytes(b"")
+    decoded = []
+    whole = photos.decode_rgb
+    monkeypatch.setattr(photos, "decode_rgb", lambda path: decoded.append(path) or whole(path))
+    with pytest.raises(InputError, match=r"000003\.jpg: is empty"):
+        embed([retriever], broken, boxes, num_threads=2)
+    assert len(decoded) < 20
 
 
 def test_two_models_of_one_name(retriever, boxes, validation_split):

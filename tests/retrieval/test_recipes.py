@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.retrieval.recipes import MODELS_TOML, find_recipe, load_recipes, resolve
+from harness.retrieval.recipes import MODELS_TOML, find_recipe, load_recipes, recipes_of, resolve
+from harness.retrieval.team_recipes import check_name, read_toml
 from harness.types import InputError
 
 TABLE_3 = {
@@ -100,8 +101,8 @@ def test_unknown_names_list_the_valid_ones():
         ('base = "m11"', 'base = "m12"', "circle: m12"),
         ('base = "m11"', 'base = "m99"', "'m99' is not a model"),
         ('base = "m11"\n', "", "base is missing in 'm12'"),
-        ('backbone = "SENext101"', 'backbone = "VGG"', "'VGG': scales.full.backbones has ResNet152-D, SENext101"),
-        ('plus = ["Street2Shop"]', 'plus = ["Street"]', "models.m1: plus.0"),
+        ('backbone = "SENext101"', 'backbone = "VGG"', "'VGG': there are ResNet152-D, SENext101, and timm's names"),
+        ('plus = ["Street2Shop"]', 'plus = ["Street"]', "models.m1: source 'Street': there are DeepFashion2/train, "),
         ("[automl_ms_loss]", "[automl]", "automl_ms_loss: Field required"),
         ("zoom = [0.75, 1.1]", "zoom = [1.75, 1.1]", "least, largest"),
         ("\n[table4]\n", "\n[table4\n", "cannot be read as TOML"),
@@ -113,7 +114,7 @@ def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, old, new, messag
     path = tmp_path / "models.toml"
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(InputError) as refusal:
-        load_recipes(path)
+        recipes_of(read_toml(path), path)
     assert message in str(refusal.value)
     assert str(path) in str(refusal.value)
 
@@ -129,3 +130,127 @@ def test_reading_recipes_does_not_import_torch():
 
     code = "import sys, harness.retrieval.recipes as r; r.load_recipes(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def team_file(folder: Path, text: str) -> Path:
+    path = folder / "ours.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_model_of_a_teams_takes_four_lines(tmp_path: Path):
+    path = team_file(
+        tmp_path, '[models.m18]\nbase = "m4"\nbackbone = "convnext_base"\ndescription = "m4 with a ConvNeXt"\n'
+    )
+    recipes = load_recipes(path)
+    assert list(recipes) == [*TABLE_3, "m18"]
+    m18, m4 = recipes["m18"], recipes["m4"]
+    assert (m18.description, m18.base, m18.published_acc10) == ("m4 with a ConvNeXt", "m4", None)
+    assert m18.trained_on == m4.trained_on
+    for scale in ("full", "tiny"):
+        theirs, ours = m4.at(scale).model_dump(), m18.at(scale).model_dump()
+        assert {key for key in ours if ours[key] != theirs[key]} <= {"backbone", "backbone_options"}
+        assert m18.at(scale).backbone == "convnext_base"
+    assert m18.tiny.num_steps == 380
+    assert m18.tiny.backbone_options == {}
+    assert {name: recipe for name, recipe in recipes.items() if name != "m18"} == load_recipes()
+
+
+def test_what_a_team_may_change(tmp_path: Path):
+    path = team_file(
+        tmp_path,
+        """
+        sources = ["OurShop"]
+
+        [models.ours]
+        base = "m14"
+        plus = ["OurShop"]
+        backbone = "swin_tiny_patch4_window7_224"
+        remove_last_stride = false
+        descriptors = ["SPoC", "MAC", "GeM"]
+        ms_loss = { alpha = 4.0 }
+        full = { margin = 0.1, losses = { triplet = { weight = 0.0 } } }
+
+        [models.ours2]
+        base = "ours"
+        ms_loss = "automl"
+        full.identities_per_batch = 64
+        tiny.num_steps = 12
+        """,
+    )
+    recipes = load_recipes(path)
+    ours, ours2, m14 = recipes["ours"], recipes["ours2"], recipes["m14"]
+    assert ours.trained_on == (*m14.trained_on, "OurShop")
+    assert not ours.full.remove_last_stride
+    assert not ours.tiny.remove_last_stride
+    assert ours.full.descriptors == ("SPoC", "MAC", "GeM")
+    shape = ours.full.losses.multi_similarity
+    default = recipes["m0"].full.losses.multi_similarity
+    assert (shape.alpha, shape.beta, shape.base, shape.epsilon) == (4.0, default.beta, default.base, default.epsilon)
+    assert (ours.full.margin, ours.tiny.margin) == (0.1, m14.tiny.margin)
+    assert ours.full.losses.triplet.weight == 0.0
+    assert ours.full.losses.triplet.margin == m14.full.losses.triplet.margin
+    assert ours.tiny.losses.triplet == m14.tiny.losses.triplet
+    assert ours2.full.losses.multi_similarity == m14.full.losses.multi_similarity
+    assert (ours2.full.identities_per_batch, ours2.full.margin) == (64, 0.1)
+    assert ours2.tiny.num_steps == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[models.m4]\nbase = "m0"', "models.m4: model name 'm4': expected"),
+        ('[models.m04]\nbase = "m0"', "models.m04: model name 'm04': expected"),
+        ('[models.M18]\nbase = "m0"', "models.M18: model name"),
+        ('[models."my-model"]\nbase = "m0"', "models.my-model: model name 'my-model': expected a letter"),
+        ('[models.histogram]\nbase = "m0"', "models.histogram: model name"),
+        ('[models.Ours]\nbase = "m0"\n[models.ours]\nbase = "m0"', "models.ours: there is Ours too"),
+        ('[models.m18]\nbase = "m40"', "models.m18: base 'm40' is not a model; there are table4, m0"),
+        (
+            '[models.m18]\nbase = "m4"\nbackbon = "resnet18"',
+            "models.m18: backbon: Extra inputs are not permitted; there",
+        ),
+        ('[models.m18]\nbase = "m4"\nbackbone = "convnext_bas"', "models.m18: backbone 'convnext_bas': timm"),
+        (
+            '[models.m18]\nbase = "m4"\nbackbone = "ConvNeXt"',
+            "'ConvNeXt': there are ResNet152-D, SENext101, and timm's",
+        ),
+        (
+            '[models.m18]\nbase = "m4"\nms_loss = { alfa = 1 }',
+            "models.m18: ms_loss.alfa: Extra inputs are not permitted; ",
+        ),
+        ('[models.m18]\nbase = "m4"\nms_loss = "mine"', "models.m18: ms_loss: Input should be 'default' or 'automl'"),
+        (
+            '[models.m18]\nbase = "m4"\nfull = { margn = 1 }',
+            "models.m18: full.margn: Extra inputs are not permitted; the",
+        ),
+        ('[models.m18]\nbase = "m4"\ndescriptors = ["GeM", "GeM"]', "descriptors: expected one or more, each once"),
+        ('[models.m18]\nbase = "m4"\ntiny.margin = -1', "models.m18: tiny.margin: Input should be greater"),
+        ('[models.m18]\nbase = "m4"\npublished_acc10 = 0.9', "models.m18.published_acc10: only the paper's models"),
+        ('[models.m18]\nbase = "m4"\nplus = ["OurShop"]', "models.m18: source 'OurShop': there are DeepFashion2/train"),
+        ('[models.m18]\nbase = "m4"\nplus = ["DARN"]', "models.m18: source 'DARN' comes twice"),
+        ('[model.m18]\nbase = "m4"', "unknown table 'model'; there are models, sources"),
+        ("models = 3", "models: expected tables"),
+        ('sources = "OurShop"', "sources: expected a list"),
+        ("[models", "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_file_of_a_teams_is_refused_with_its_place(tmp_path: Path, text, message):
+    path = team_file(tmp_path, text)
+    with pytest.raises(InputError) as refusal:
+        load_recipes(path)
+    assert message in str(refusal.value)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["m18", "m100", "dino", "Ours_2.1", "clip.b32"])
+def test_names_that_a_model_can_have(name):
+    check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["m0", "m17", "M3", "m018", "WBF_6", "gt", "with", "histogram", "a b", "../x", "", "-x"]
+)
+def test_names_that_a_model_cannot_have(name):
+    with pytest.raises(InputError, match="expected a letter"):
+        check_name(name)

@@ -61,6 +61,11 @@ def entries(root: Path, tally: Tally) -> Entries:
         what = f"{LINKS} has {len(links):,} rows, {LABELS} {len(labels):,}"
         tally.note("lists of different lengths: addresses cannot be told", what)
         links = None
+    if INFO in places:
+        num_rows = len(_read(root / places[INFO], tally))
+        if num_rows != len(labels):
+            what = f"{INFO} has {num_rows:,} rows, {LABELS} {len(labels):,}"
+            tally.note("information of another length; it is not needed", what)
     if links is None:
         tally.note("no addresses: photos of other styles are not noticed", LINKS)
     read = [_row(number, label, links[number] if links else None) for number, label in enumerate(labels)]

@@ -13,10 +13,10 @@ LABELS = [{"filename": name, "itemN": int(name[5:13]), "Red": 1} for name in NAM
 LINKS = [{"image_url_4x": f"http://x/z/3/{name[5:13]}-{name[-1]}-4x.jpg"} for name in NAMES]
 
 
-def write(root, labels=LABELS, links=LINKS, info=b"[]"):
+def write(root, labels=LABELS, links=LINKS, info=None):
     put_text(root, "attribute_labels.json", json.dumps(labels))
     put_text(root, "image_links.json", json.dumps(links))
-    put_text(root, "mvc_info.json", info)
+    put_text(root, "mvc_info.json", json.dumps(labels) if info is None else info)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,8 @@ def test_faults_are_counted(tmp_path):
     put(tmp_path, *(f"{label['filename']}.jpg" for label in labels if label["filename"] != "p1_s31637010_v0"))
     garments, odd = read("MVC", tmp_path)
     assert odd == {
+        "list is not UTF-8; read as Windows-1252": (1, False),
+        "information of another length; it is not needed": (1, False),
         "address names another style": (2, True),
         "row cannot be read": (1, True),
         "address again": (1, True),

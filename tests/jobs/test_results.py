@@ -1,0 +1,108 @@
+"""The paper's tables beside rows of the board and settings of the recipes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.jobs.settings_table import in_words, table_4
+from harness.retrieval.recipes import find_recipe
+from leaderboard.published import published
+from tests.commands import ok, refused
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rendered") / "data"
+    ok("data", "render", folder, "--train", 10, "--validation", 40, "--test", 4)
+    return folder
+
+
+def table_3(data: Path, work: Path, *more: str) -> dict[str, Any]:
+    shown = json.loads(ok("tables", "--data", data, "--work", work, "--json", *more))
+    assert [table["number"] for table in shown["tables"]] == [2, 3, 4, 5, 6, 7]
+    found: dict[str, Any] = shown["tables"][1]
+    return found
+
+
+def enter(name: str, work: Path, *more: object) -> None:
+    options = ("--timm", "resnet10t", "--init-from", "none", "--input", "32x32", "--work", work)
+    ok("enter", "encoder", name, *options, *more)
+
+
+def test_table_3_has_every_model_by_itself_on_ground_truth_boxes(data: Path, tmp_path: Path):
+    enter("ours", tmp_path)
+    blank = table_3(data, tmp_path)
+    assert [row[0] for row in blank["rows"]] == [f"m{number}" for number in range(18)]
+    assert all(row[-1] is None for row in blank["rows"])
+    # Nothing is run unless it is asked for.
+    assert not (tmp_path / "leaderboard.sqlite").exists()
+    asked = table_3(data, tmp_path, "--run")
+    row = asked["rows"][-1]
+    assert row[:3] == ["ours", None, None]
+    assert 0 <= row[3] <= 1
+    assert [column["kind"] for column in asked["columns"]] == ["label", "label", "published", "measured"]
+    assert "RENDERED" in asked["columns"][3]["heading"]
+    # A row that is there is taken as it is; with weights, or several models, it is no row of Table 3.
+    ok("score", "histogram + GT", "--data", data, "--work", tmp_path)
+    ok("score", "ours*2,histogram + GT", "--data", data, "--work", tmp_path)
+    again = table_3(data, tmp_path, "--run")
+    assert [row[0] for row in again["rows"][18:]] == ["ours", "histogram"]
+    assert again["rows"][18] == row
+    # Of a model that is another one now, the row is history.
+    enter("ours", tmp_path, "--margin", 0.2, "--force")
+    assert [row[0] for row in table_3(data, tmp_path)["rows"][18:]] == ["histogram"]
+    shutil.rmtree(tmp_path / "models" / "retrievers" / "ours")
+    assert [row[0] for row in table_3(data, tmp_path)["rows"][18:]] == ["histogram"]
+
+
+def test_a_model_that_saw_the_split_has_no_figure_but_a_note(data: Path, tmp_path: Path):
+    enter("ours", tmp_path)
+    card_path = tmp_path / "models" / "retrievers" / "ours" / "card.json"
+    card = json.loads(card_path.read_bytes())
+    from harness.data.deepfashion2 import read_split
+    from harness.training.cards import TrainedOn
+
+    split = read_split(data, "validation")
+    card["trained_on"] = [TrainedOn.of(split, split.photos.image_ids).model_dump()]
+    card_path.write_text(json.dumps(card))
+    found = table_3(data, tmp_path, "--run")
+    assert "ours has a row that is ranked apart: trained on validation: ours." in found["notes"]
+    assert [row[0] for row in found["rows"][18:]] == []
+    # The row is there: asked again, nothing is scored again.
+    before = (tmp_path / "leaderboard.sqlite").read_bytes()
+    assert table_3(data, tmp_path, "--run") == found
+    assert (tmp_path / "leaderboard.sqlite").read_bytes() == before
+
+
+def test_table_4_is_the_papers_and_m0s():
+    table = table_4()
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert list(rows) == list(published().settings.rows)
+    full = {name: values[1] for name, values in rows.items()}
+    assert full.pop("Backbone") == "resnet152d"
+    # At full scale the words here are the paper's, but for timm's name of the backbone.
+    assert full == {name: value for name, value in published().settings.rows.items() if name != "Backbone"}
+    assert rows["Total epochs"][2] == "380 steps"
+    assert all(isinstance(cell, str) for row in table.rows for cell in row)
+    assert "| Losses | Softmax + Center + Triplet + MS | " in table.markdown()
+
+
+def test_settings_in_words_follow_the_settings():
+    m12 = in_words(find_recipe("m12").full)
+    assert (m12["Descriptor"], m12["Init. LR"]) == ("GeM + MAC", "0.17")
+    m10 = in_words(find_recipe("m10").full)
+    assert m10["Input size"] == "224 × 384"
+    settings = find_recipe("m0").full
+    without = settings.losses.centre.model_copy(update={"weight": 0.0})
+    losses = settings.losses.model_copy(update={"centre": without})
+    assert in_words(settings.model_copy(update={"losses": losses}))["Losses"] == "Softmax + Triplet + MS"
+
+
+def test_tables_of_photos_without_annotations(data: Path, tmp_path: Path):
+    enter("ours", tmp_path)
+    assert "has no annotations" in refused(
+        "tables", "--data", data, "--split", "test", "--work", tmp_path, "--run", "--json"
+    )
