@@ -29,7 +29,7 @@ def chosen_recipe(
     Raises:
         InputError: there is no such recipe, or an option does not fit.
     """
-    known = load_recipes() if recipes is None else load_recipes(recipes)
+    known = load_recipes(recipes)
     if name not in known:
         raise InputError(f"unknown retrieval model '{name}'; there are {', '.join(known)}")
     recipe = known[name]

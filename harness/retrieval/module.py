@@ -154,7 +154,7 @@ class RetrieverModule(pl.LightningModule):
         told = {f"loss/{name}": mean_over_processes(value) for name, value in parts.items()}
         total = torch.stack(list(told.values())).sum()
         if not torch.isfinite(total):
-            each = ", ".join(f"{name} {float(value):.3g}" for name, value in told.items())
+            each = ", ".join(f"{name.removeprefix('loss/')} {float(value):.3g}" for name, value in told.items())
             raise InputError(
                 f"the training diverged: at step {self.global_step + 1:,} its loss is not finite ({each}); begin anew "
                 "with --force and a lower learning rate, with other initial weights, or in --precision 32-true"

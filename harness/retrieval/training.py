@@ -217,9 +217,8 @@ def _compile_errors() -> Iterator[None]:
     try:
         yield
     except (TorchDynamoException, InductorError) as error:
-        raise InputError(
-            f"torch could not compile the backbone ({str(error).splitlines()[0]}); train without --compile"
-        ) from error
+        why = " ".join(str(error).splitlines()[:2])  # who failed, and with what
+        raise InputError(f"torch could not compile the backbone ({why}); train without --compile") from error
 
 
 def _steps_of_epochs(crops: TrainingCrops, settings: RetrieverSettings, batch_size: int) -> int:

@@ -1,6 +1,9 @@
 """A retriever is judged by ground-truth boxes on photos that are left for it, by the very protocol of the scores."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,3 +118,18 @@ def test_a_consumer_garment_without_a_match_asks_nothing(validation):
     after = GroundTruthAccuracy(altered, validation.photos.image_ids).score(ColourHistogram())
     assert after.num_queries == before.num_queries - 1
     assert after.hit_ranks.tolist() == np.delete(before.hit_ranks, 0).tolist()
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_photos_judge_as_one(data, validation, tmp_path):
+    more = ("--evaluate-on", "validation", "--patience", 3, "--eval-every", 2, "--devices", 2, "--seed", 4)
+    command = [sys.executable, "run.py", *map(str, arguments(data, tmp_path, *more))]
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = Workplace(tmp_path).model_folder("retriever", "m0")
+    written = json.loads((folder / "card.json").read_text())
+    assert written["num_processes"] == 2
+    figures = GroundTruthAccuracy(validation, validation.photos.image_ids)(Retriever.load(folder))
+    assert written["best_acc10"] == figures["acc@10"]

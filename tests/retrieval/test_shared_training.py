@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,13 @@ import torch
 
 from harness.data.garments import garments_of
 from harness.retrieval import module as module_file
+from harness.retrieval import training
 from harness.retrieval.card import RetrieverCard
 from harness.retrieval.evaluation import Judge
 from harness.retrieval.training import train
 from harness.training import fitting, keeping
 from harness.training.cards import CARD_FILE, read
+from harness.training.processes import Interrupted
 from harness.types import InputError
 
 LOSSES = ("loss/softmax", "loss/centre", "loss/triplet", "loss/multi_similarity")
@@ -74,7 +77,7 @@ def shared(num_processes: int, tmp_path: Path, *trainings: dict) -> "subprocess.
 
 
 @pytest.fixture
-def training(stripes_root):
+def shared_run(stripes_root):
     def of(recipe, out: Path, *, kill_at=None, **how) -> dict:
         told = {"data": str(stripes_root), "recipe": recipe.model_dump(mode="json"), "out": str(out), "how": how}
         return told | ({} if kill_at is None else {"kill_at": kill_at})
@@ -95,14 +98,14 @@ def run(train_split, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_steps_of_one(even, recipe, run, training, tmp_path):
+def test_two_processes_make_the_steps_of_one(even, recipe, run, shared_run, tmp_path):
     run(even, tmp_path / "one")
     done = shared(
         2,
         tmp_path,
-        training(even, tmp_path / "two"),
-        training(even, tmp_path / "parts", accumulate=2),
-        training(recipe, tmp_path / "batchnorm"),
+        shared_run(even, tmp_path / "two"),
+        shared_run(even, tmp_path / "parts", accumulate=2),
+        shared_run(recipe, tmp_path / "batchnorm"),
     )
     assert done.returncode == 0, done.stderr
     alone = rows_of(tmp_path / "one")
@@ -123,17 +126,17 @@ def test_two_processes_make_the_steps_of_one(even, recipe, run, training, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_shared_training_that_was_killed_goes_on_to_the_same_weights(even, training, tmp_path):
+def test_a_shared_training_that_was_killed_goes_on_to_the_same_weights(even, shared_run, tmp_path):
     killed = shared(
         2,
         tmp_path,
-        training(even, tmp_path / "whole"),
-        training(even, tmp_path / "killed", kill_at=5, checkpoint_every=3),
+        shared_run(even, tmp_path / "whole"),
+        shared_run(even, tmp_path / "killed", kill_at=5, checkpoint_every=3),
     )
     assert killed.returncode != 0
     assert (tmp_path / "whole" / CARD_FILE).exists()
     assert not (tmp_path / "killed" / CARD_FILE).exists()
-    resumed = shared(2, tmp_path, training(even, tmp_path / "killed", checkpoint_every=3))
+    resumed = shared(2, tmp_path, shared_run(even, tmp_path / "killed", checkpoint_every=3))
     assert resumed.returncode == 0, resumed.stderr
     assert read(tmp_path / "killed" / CARD_FILE, RetrieverCard).resumed_at == 3
     assert farthest(tmp_path / "killed", tmp_path / "whole") == 0
@@ -173,3 +176,74 @@ def test_a_step_that_cannot_be_shared_out_is_refused(recipe, run, tmp_path):
     with pytest.raises(InputError, match=r"a step's 4 identities cannot be shared out evenly over 1 .* in 3 parts"):
         run(recipe, tmp_path, accumulate=3)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_ends_it_with_a_checkpoint_and_the_same_call_goes_on(even, run, tmp_path):
+    def told(_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"acc@10": 0.5}
+
+    run(even, tmp_path / "whole")
+    with pytest.raises(Interrupted, match=r"stopped at step 5 of 8, which is kept; the same command goes on") as stop:
+        run(even, tmp_path / "stopped", judge=Judge(4, told))
+    assert stop.value.signal_number == signal.SIGTERM
+    assert run(even, tmp_path / "stopped").resumed_at == 5
+    assert farthest(tmp_path / "stopped", tmp_path / "whole") == 0
+
+
+def test_running_statistics_are_held_and_batch_statistics_used():
+    norm = torch.nn.BatchNorm1d(2)
+    rows = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    with module_file.statistics_held(norm):
+        held = norm(rows)
+    assert torch.allclose(held, norm(rows))
+    once = torch.nn.BatchNorm1d(2)
+    once(rows)
+    for name, value in norm.state_dict().items():  # the second of the two alone has counted
+        assert torch.equal(value, once.state_dict()[name]), name
+    assert norm.momentum == 0.1
+
+
+def test_a_recipe_without_softmax_has_no_classifier(recipe, run, tmp_path):
+    softmax = recipe.tiny.losses.softmax.model_copy(update={"weight": 0.0})
+    losses = recipe.tiny.losses.model_copy(update={"softmax": softmax})
+    without = recipe.model_copy(update={"tiny": recipe.tiny.model_copy(update={"losses": losses})})
+    run(without, tmp_path, num_steps=3, checkpoint_every=2)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert not any("classifier" in name for name in kept)
+    assert all("loss/softmax" not in row for row in rows_of(tmp_path))
+
+
+def test_a_diverged_training_is_named_before_it_is_kept(recipe, run, tmp_path):
+    steep = recipe.model_copy(update={"tiny": recipe.tiny.model_copy(update={"learning_rate": 1e30})})
+    with pytest.raises(InputError, match=r"diverged: at step \d+ its loss is not finite \(softmax .*--force"):
+        run(steep, tmp_path, checkpoint_every=1)
+
+
+def test_what_needs_a_gpu_is_refused_without_one(recipe, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="train without --sync-batchnorm"):
+        run(recipe, tmp_path, sync_batchnorm=True)
+    with pytest.raises(InputError, match="train without --compile"):
+        run(recipe, tmp_path, compiled=True)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_a_compiled_backbone_has_the_same_weights_or_says_why_not(
+    compiles, recipe, run, trained, tmp_path, monkeypatch
+):
+    def backend(graph, _):
+        if not compiles:
+            raise RuntimeError("no kernel for this")
+        return graph.forward
+
+    whole = torch.compile
+    monkeypatch.setattr(training, "_check_device", lambda *_: None)
+    monkeypatch.setattr(torch, "compile", lambda function: whole(function, backend=backend))
+    if not compiles:
+        with pytest.raises(InputError, match=r"could not compile the backbone \(.*no kernel for this.*--compile"):
+            run(recipe, tmp_path, compiled=True)
+        return
+    run(recipe, tmp_path, compiled=True)
+    assert weights_of(tmp_path).keys() == weights_of(trained).keys()
+    assert farthest(tmp_path, trained) < 1e-3

@@ -103,7 +103,7 @@ def test_across_sources_the_later_copy_goes_and_the_items_become_one(drawn, tmp_
     assert (report.num_identities_before, report.num_identities_after, report.num_joined_within) == (4, 3, 0)
     crops = collect([one, other])
     assert crops.num_identities == 3
-    by_name = {crops.photos[row].name: label for row, label in zip(crops.photo_rows, crops.labels, strict=True)}
+    by_name = dict(zip((crops.photos[row].name for row in crops.photo_rows), crops.labels.tolist(), strict=True))
     assert by_name["0.jpg"] == by_name["1.jpg"] == by_name["4.jpg"]
 
 
