@@ -11,7 +11,9 @@ import typer
 from harness.commands.options import (
     WORK,
     Data,
+    Deduplicate,
     Json,
+    LeaveOut,
     Names,
     Sources,
     Work,
@@ -20,6 +22,7 @@ from harness.commands.options import (
     read_photos,
     read_sources,
     show,
+    without_copies,
     workplace,
 )
 from harness.commands.tables import plain_table
@@ -39,6 +42,8 @@ def ablate(
         Path | None, typer.Option("--recipes", help="A TOML file of further models, of the form of models.toml.")
     ] = None,
     source: Sources = None,
+    deduplicate: Deduplicate = None,
+    leave_out: LeaveOut = False,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Optimiser steps instead of the recipes'.")
     ] = None,
@@ -46,6 +51,7 @@ def ablate(
         bool, typer.Option("--deepfashion2-only", help="Train without the recipes' other sources.")
     ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Trainings side by side; a GPU or thread each.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace trainings of other settings.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train recipes with several seeds each, and compare them with the first on the same queries.
@@ -62,18 +68,22 @@ def ablate(
     if not all(seed.strip().isdigit() for seed in seeds.split(",")):
         raise typer.BadParameter(f"{seeds!r}: expected whole numbers with commas between them", param_hint="--seeds")
     photos, judged_on = read_photos(data, "train"), read_photos(data, split)
+    place = workplace(work)
     parts = [garments_of(photos, photos.photos.image_ids), *read_sources(source)]
+    wanted = deduplicate or (deduplicate is None and bool(source))
     with bars() as report:
         found = compare(
             chosen,
             scale,
             parts,
             judged_on,
-            workplace(work),
+            place,
             [int(seed) for seed in seeds.split(",")],
             num_steps=steps,
             deepfashion2_only=deepfashion2_only,
+            without_copies=without_copies(data, place.root, leave_out, report) if wanted else None,
             num_workers=workers,
+            force=force,
             report=report,
         )
     if as_json:

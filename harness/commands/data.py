@@ -13,6 +13,7 @@ from harness.commands.options import (
     WORK,
     Data,
     Json,
+    LeaveOut,
     Seed,
     Sources,
     SplitOption,
@@ -165,9 +166,7 @@ def data_export(
 def data_duplicates(
     data: Data,
     source: Sources = None,
-    leave_out: Annotated[
-        bool, typer.Option("--leave-out-validation", help="Take copies of validation crops out as well.")
-    ] = False,
+    leave_out: LeaveOut = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write the report here, as JSON.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
     work: Work = WORK,

@@ -11,7 +11,9 @@ import typer
 from harness.commands.options import (
     WORK,
     Data,
+    Deduplicate,
     Json,
+    LeaveOut,
     Name,
     Seed,
     Sources,
@@ -22,6 +24,7 @@ from harness.commands.options import (
     read_sources,
     show,
     split_name,
+    without_copies,
     workplace,
 )
 from harness.commands.tables import fusion_lines, fusion_table, fusion_words
@@ -230,6 +233,8 @@ def train_retriever(
     deepfashion2_only: Annotated[
         bool, typer.Option("--deepfashion2-only", help="Train without the recipe's other sources.")
     ] = False,
+    deduplicate: Deduplicate = None,
+    leave_out: LeaveOut = False,
     batch: Batch = None,
     hold_out: HoldOut = False,
     force: Force = False,
@@ -245,6 +250,7 @@ def train_retriever(
     """Train a retrieval model, m0 to m17; an interrupted training goes on."""
     from harness.data.garments import garments_of
     from harness.jobs.retrievers import train_retriever as train
+    from harness.progress import bars
     from harness.retrieval.choice import chosen_recipe
     from harness.training import launching
     from harness.training.pairs import training_ids
@@ -262,16 +268,19 @@ def train_retriever(
         for note in notes:
             _tell(note, err=True)
         photos = [read_photos(data, split_name(one)) for one in split or ["train"]]
+        splits = [garments_of(photos[0], training_ids(photos[0], hold_out))]
+        splits += [garments_of(part, part.photos.image_ids) for part in photos[1:]]
+        parts, kept = [*splits, *read_sources(source)], None
+        if deduplicate or (deduplicate is None and source):
+            with bars() as report:
+                parts, kept = without_copies(data, place.root, leave_out, report)(parts)
         card = train(
             name,
             recipe,
             scale,
-            [
-                garments_of(photos[0], training_ids(photos[0], hold_out)),
-                *(garments_of(part, part.photos.image_ids) for part in photos[1:]),
-                *read_sources(source),
-            ],
+            parts,
             folder,
+            garments_sha256=kept,
             split=photos[0],
             hold_out=hold_out,
             evaluate_on=None if evaluate_on is None else read_photos(data, evaluate_on),

@@ -33,6 +33,12 @@ Sources = Annotated[
     ),
 ]
 
+Deduplicate = Annotated[
+    bool | None,
+    typer.Option("--deduplicate/--no-deduplicate", help="Leave copies of crops out; the default with --source."),
+]
+LeaveOut = Annotated[bool, typer.Option("--leave-out-validation", help="Leave copies of validation crops out as well.")]
+
 WORK = Path("work")
 
 MOST_SHOWN = 20
@@ -120,6 +126,33 @@ def read_sources(given: list[str] | None) -> list[Any]:
     from harness.data.sources import read_source
 
     return [read_source(name, path) for name, path in source_paths(given).items()]
+
+
+def without_copies(data: Path, work: Path, leave_out: bool, report: Any) -> Any:
+    """A function that takes copies out of sources, says what went, and returns the rest with its SHA-256.
+
+    Args:
+        data: the DeepFashion2 folder, whose validation split is guarded.
+        work: the working folder.
+        leave_out: copies of validation crops as well.
+        report: where progress is shown.
+    """
+    from harness.jobs import duplicates
+    from harness.training.processes import first_does, join, place
+
+    def take_out(parts: list[Any]) -> tuple[list[Any], str | None]:
+        def first() -> Any:
+            guard = duplicates.guarded(data, parts)
+            return duplicates.without_copies(parts, guard, work, leave_out_guarded=leave_out, report=report)
+
+        join()
+        left, found = first_does(first)
+        if place().rank == 0:
+            for line in duplicates.in_words(found):
+                typer.echo(line, err=True)
+        return left, found.kept_sha256
+
+    return take_out
 
 
 def split_name(text: str, option: str = "--split") -> SplitName:

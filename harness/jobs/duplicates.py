@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.data.deepfashion2 import read_split
@@ -40,8 +40,30 @@ def find_duplicates(
         InputError: a source cannot be read.
     """
     parts = [_split(data, "train"), *(read_source(name, path) for name, path in sources.items())]
-    guard = [_split(data, "validation")] if (data / "validation").is_dir() else []
-    _, found = deduplicate(
+    guard = guarded(data, parts)
+    return without_copies(parts, guard, work, leave_out_guarded=leave_out_guarded, workers=workers, report=report)[1]
+
+
+def without_copies(
+    parts: Sequence[Garments],
+    guard: Sequence[Garments],
+    work: Path,
+    *,
+    leave_out_guarded: bool = False,
+    workers: int | None = None,
+    report: Reporter = silent,
+) -> tuple[list[Garments], DuplicateReport]:
+    """De-duplicate what is to be trained on.
+
+    Args:
+        parts: the sources; what an earlier one has, a later one loses.
+        guard: what must not be trained on.
+        work: the working folder; what was seen of the photos is kept in it.
+        leave_out_guarded: take copies of guarded crops out as well.
+        workers: processes that look at photos; None for one a core.
+        report: is told of progress.
+    """
+    return deduplicate(
         parts,
         work / CACHE,
         guard=guard,
@@ -49,7 +71,35 @@ def find_duplicates(
         workers=available_cores() if workers is None else workers,
         report=report,
     )
-    return found
+
+
+def guarded(data: Path, parts: Sequence[Garments]) -> list[Garments]:
+    """The validation split of a DeepFashion2 folder, where it has one that is not trained on itself."""
+    trained_on = any(part.source == "DeepFashion2/validation" for part in parts)
+    return [] if trained_on or not (data / "validation").is_dir() else [_split(data, "validation")]
+
+
+def in_words(found: DuplicateReport) -> list[str]:
+    """What was taken out of each source, and what was not although it is guarded, a line each."""
+    lines = []
+    for one in found.sources:
+        gone = {
+            "unreadable": one.num_unreadable,
+            "of the same item": one.num_same_item,
+            "of another item": one.num_other_item,
+            "of an earlier source": one.num_across,
+            "of validation": one.num_left_out,
+        }
+        told = ", ".join(f"{count:,} {what}" for what, count in gone.items() if count)
+        if told:
+            num_gone = one.num_garments - one.num_kept
+            lines.append(f"{one.source}: {num_gone:,} crops of {one.num_garments:,} left out as copies: {told}")
+        if one.num_guarded > one.num_left_out:
+            lines.append(
+                f"{one.source}: {one.num_guarded - one.num_left_out:,} crops are copies of validation crops and are "
+                f"trained on all the same, such as {one.examples['guarded']}; --leave-out-validation leaves them out"
+            )
+    return lines
 
 
 def _split(data: Path, name: SplitName) -> Garments:

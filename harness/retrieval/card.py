@@ -14,6 +14,7 @@ class RetrieverPlan(TrainingPlan):
     Attributes:
         recipe: the settings, resolved.
         wanted: the sources that the recipe names; ``trained_on`` is what it is really trained on.
+        garments_sha256: of which garments of these were left when copies had been taken out; None where nobody did.
         init_from_sha256: of the file of initial weights that was asked for; None for what the recipe begins with.
         patience: looks without a better figure that end the training; 0 where the last weights are taken.
         evaluate_every: steps between the looks that choose; None where the last weights are taken.
@@ -24,6 +25,7 @@ class RetrieverPlan(TrainingPlan):
     kind: Literal["retriever"] = "retriever"
     recipe: RetrieverSettings
     wanted: tuple[str, ...]
+    garments_sha256: str | None = None
     init_from_sha256: str | None = None
     patience: int = 0
     evaluate_every: int | None = None

@@ -38,6 +38,7 @@ def train(
     seed: int,
     num_steps: int | None = None,
     deepfashion2_only: bool = False,
+    garments_sha256: str | None = None,
     init_from: Path | str | None = None,
     num_workers: int | None = None,
     checkpoint_every: int = 100,
@@ -63,6 +64,8 @@ def train(
         seed: at least 0.
         num_steps: optimiser steps instead of the recipe's.
         deepfashion2_only: train on the given sources although the recipe names further sources.
+        garments_sha256: which garments of the parts are left, where copies were taken out; another number is another
+            training.
         init_from: weights to begin with: ``imagenet`` (timm's), ``none`` (random ones), or a path: a file of timm's, or
             the folder of a model trained here. None begins as the recipe says.
         num_workers: processes that decode photos; None for none where the crops fit in memory, else one a core.
@@ -113,6 +116,7 @@ def train(
         trained_on=tuple(part.record for part in parts),
         seed=seed,
         num_steps=num_steps or settings.num_steps or _steps_of_epochs(crops, settings, batch_size),
+        garments_sha256=garments_sha256,
         init_from_sha256=None if begin_with is None else file_sha256(begin_with),
     )
     every = 0 if judge is None else judge.steps(len(crops.labels), batch_size)
