@@ -2,9 +2,12 @@
 
 A pair of near hashes is confirmed where the thumbnails agree as well as those of copies do. Measured on 500 rendered
 crops saved again at JPEG quality 75 and 0.75 of their size, of which 99 % stay below: difference of brightness 4.5 of
-255 (root mean square), 0.11 of its spread in the crop, 21 where it is largest; of colour 1.8. The nearest other view of
-a garment among 7,000 crops is at 9.3, 0.19, 67 and 2.6. The spread matters for plain clothes on a plain wall: two white
-shirts differ little, and copies of one of them by much less.
+255 (root mean square), 0.11 of its spread in the crop, 21 where it is largest; of colour 1.8. Of 625 pairs of near
+hashes of different garments among 8,300 crops the nearest is at 13.4, 0.55, 83 and 9.3. The spread matters for plain
+clothes on a plain wall: two white shirts differ little, and copies of one of them by much less.
+
+Hash and thumbnail together, 500 rendered crops and their copies: found are 100 % at quality 92 and 0.97 of the size,
+at 85 and 0.9, and at 75 and 0.75; 99.8 % at 85 and 1.25; 96.8 % at 60 and 0.6. Mirrored and cut copies are not found.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import signal
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def look(garments: Garments, cache_dir: Path, *, workers: int = 1, progress: Pro
         progress: called with crops done, and in total.
 
     Raises:
+        InputError: a shard cannot be read again, or a process was ended from outside.
         ValueError: ``workers`` is below 1.
     """
     if workers < 1:
@@ -213,6 +215,11 @@ def _made(shards: Sequence[_Shard], workers: int) -> Iterator[_Shard]:
         for future in as_completed(futures):
             future.result()
             yield futures[future]
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that looks at photos was ended from outside, most likely because memory ran out; start again "
+            "with fewer --workers, what was seen is kept"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -261,6 +261,10 @@ def test_a_thousand_garments_are_a_thousand(tmp_path):
         rows.append((path, item.number))
     _, report = deduplicate([garments("A", rows)], tmp_path / "cache")
     assert counts(report) == [(1000, 0, 0, 0, 0, 0)]
+    copies = [(saved_again(path, tmp_path / f"again{item}.jpg"), item) for path, item in rows[::10]]
+    _, report = deduplicate([garments("A", rows), garments("B", copies)], tmp_path / "cache")
+    assert counts(report) == [(1000, 0, 0, 0, 0, 0), (0, 0, 0, 0, 100, 0)]
+    assert report.num_identities_after == 1000
 
 
 def test_the_command(tmp_path):
