@@ -516,9 +516,9 @@ def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> N
     arguments = ("train", "retriever", "m0", "--data", data, "--work", tmp_path / "work", "--scale", "tiny",
                  "--deepfashion2-only", "--init-from", weights)  # fmt: skip
     torch.save({"conv1.0.weight": torch.zeros(3)}, weights)
-    assert "not the weights of this backbone" in refused(*arguments)
+    assert "not the weights of backbone resnet10t: 74 of its 75 tensors are missing" in refused(*arguments)
     torch.save([1, 2], weights)
-    assert "expected a state dict of tensors, got a list" in refused(*arguments)
+    assert "expected a state dict of tensors, got list" in refused(*arguments)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"WBF_2": 3}', '{"WBF_2": {}}', '{"WBF_2": {"settings": {"iou": 2}}}'])

@@ -145,6 +145,12 @@ def check_backbone(name: str) -> None:
         near = difflib.get_close_matches(name, timm.list_models(), n=8)
         told = f"; near: {', '.join(near)}" if near else ""
         raise InputError(f"backbone {name!r}: timm {timm.__version__} has no such model{told}")
+    architecture, _, tag = name.partition(".")
+    if tag and name not in (published := timm.list_pretrained(f"{architecture}.*")):
+        raise InputError(
+            f"backbone {name!r}: timm {timm.__version__} publishes no such weights; "
+            f"there are {', '.join(published) or 'none'}"
+        )
 
 
 def published_wh(name: str) -> tuple[int, int]:

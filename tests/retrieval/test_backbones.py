@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from harness.retrieval.backbones import make_backbone, published_pixels, published_wh
+from harness.retrieval.backbones import check_backbone, make_backbone, published_pixels, published_wh
 from harness.retrieval.cgd import CGD, PIXEL_MEAN, PIXEL_STD, OwnPixels, normalise
 from harness.types import InputError
 
@@ -148,3 +148,10 @@ def test_pixels_are_those_that_the_network_was_trained_with():
     assert same(pixels) is pixels
     assert published_pixels("resnet152d") == (PIXEL_MEAN, PIXEL_STD)
     assert published_wh("vit_small_patch14_dinov2") == (518, 518)
+
+
+def test_a_backbone_may_name_the_weights_that_are_meant():
+    assert published_wh("resnet152d.ra2_in1k") == (256, 256)
+    check_backbone("resnet152d.ra2_in1k")
+    with pytest.raises(InputError, match=r"'resnet152d\.nonsense': .*there are .*resnet152d\.ra2_in1k"):
+        check_backbone("resnet152d.nonsense")
