@@ -54,7 +54,7 @@ class PaperTable:
 
     def markdown(self) -> str:
         """The table in Markdown; published figures as they were printed, blank where there is none."""
-        measured_places = 1 if self.unit == "percent" else 4
+        measured_places = {"percent": 1, "fraction": 4}.get(self.unit, 0)
         places = [self.published_places if c.kind == "published" else measured_places for c in self.columns]
         lines = [f"### Table {self.number}: {self.title}", ""]
         lines.append(_markdown_line([column.heading for column in self.columns]))
@@ -95,6 +95,35 @@ def paper_tables(
         _table(published().table(number), measured.get(number, {}), heading, more.get(number, ()))
         for number in REPRODUCED
     ]
+
+
+def sources_table(here: Mapping[str, tuple[int, int, bool]]) -> PaperTable:
+    """The paper's Table 1 beside the data sets at hand.
+
+    Args:
+        here: data set -> different items, photos, and whether any were rendered; further data sets come last.
+    """
+    paper = published().table(1)
+    known = {paper.row_key(number): number for number in range(len(paper.rows))}
+    rows: list[tuple[Cell, ...]] = []
+    for name in [*known, *(name for name in here if name not in known)]:
+        told: list[Cell] = [None if name not in known else paper.value(known[name], column) for column in paper.columns]
+        items, images, rendered = here.get(name, (None, None, None))
+        what = None if rendered is None else "RENDERED" if rendered else "photographs"
+        rows.append((name, told[0], items, told[1], images, what))
+    columns = (
+        Column("dataset", "label"),
+        Column("pairs published", "published"),
+        Column("items at hand", "measured"),
+        Column("images published", "published"),
+        Column("images at hand", "measured"),
+        Column("at hand are", "label"),
+    )
+    note = (
+        "What the paper calls a pair differs between its data sets: for MVC, MPV and Zalando it is about one an item, "
+        "for Street2Shop a match of a street photo and a product, for DeepFashion2 a pair of matching garments."
+    )
+    return PaperTable(1, paper.title, paper.unit, columns, tuple(rows), 0, (*paper.notes, note))
 
 
 def settings_table(here: Mapping[str, Mapping[str, str]]) -> PaperTable:

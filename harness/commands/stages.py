@@ -14,11 +14,14 @@ from harness.commands.options import (
     Data,
     Json,
     Seed,
+    Sources,
     Spec,
     SplitOption,
     Work,
     emit,
     open_pipeline,
+    read_photos,
+    read_sources,
     show,
     spec_of,
     workplace,
@@ -140,9 +143,14 @@ def tables(
     run: Annotated[
         bool, typer.Option("--run", help="First score the models trained here that Table 3 would have blank.")
     ] = False,
+    source: Sources = None,
     as_json: Json = False,
 ) -> None:
-    """The paper's tables beside what was measured here, in Markdown."""
+    """The paper's tables beside what was measured here, in Markdown.
+
+    Table 1 counts the data set's annotated splits and every --source.
+    """
+    from harness.data.garments import garments_of
     from harness.jobs.results import score_missing_models
     from harness.jobs.results import tables as measured_tables
     from harness.progress import bars
@@ -151,7 +159,9 @@ def tables(
         pipeline = open_pipeline(work, data, split, report)
         if run:
             score_missing_models(pipeline)
-        found = measured_tables(pipeline)
+        splits = [read_photos(data, one) for one in ("train", "validation") if (data / one).is_dir()]
+        at_hand = [garments_of(one, one.photos.image_ids) for one in splits if one.items is not None]
+        found = measured_tables(pipeline, [*at_hand, *read_sources(source)])
     if as_json:
         emit({"tables": [asdict(table) for table in found]})
     else:

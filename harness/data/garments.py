@@ -114,3 +114,37 @@ def garments_of(split: Split, image_ids: Ints) -> Garments:
         is_consumer=items.is_consumer,
         record=TrainedOn.of(split, wanted),
     )
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """What is at hand of a data set, all its splits and parts together.
+
+    Attributes:
+        identities: different items.
+        images: photos.
+        rendered: whether any of them were rendered.
+    """
+
+    identities: int
+    images: int
+    rendered: bool
+
+
+def count_sources(parts: Sequence[Garments]) -> dict[str, SourceCounts]:
+    """Data set -> what is at hand of it; splits of DeepFashion2 are added up.
+
+    Args:
+        parts: none twice.
+    """
+    counts: dict[str, SourceCounts] = {}
+    for part in parts:
+        name = part.source.partition("/")[0]
+        identities = len(np.unique(part.identities[part.identities != NO_IDENTITY]))
+        before = counts.get(name, SourceCounts(0, 0, False))
+        counts[name] = SourceCounts(
+            before.identities + identities,
+            before.images + part.record.num_photos,
+            before.rendered or part.record.rendered,
+        )
+    return counts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from harness.types import BoxAP, InputError
 from submissions.writer import DECIMALS, is_zip, rows_from_ranking, size_warning, write_submission
 
 if TYPE_CHECKING:
+    from harness.data.garments import Garments
     from leaderboard.rows import Row
     from leaderboard.tables import PaperTable
 
@@ -169,11 +170,17 @@ def score_missing_models(pipeline: Pipeline) -> list[str]:
     return list(missing.values())
 
 
-def tables(pipeline: Pipeline) -> list[PaperTable]:
-    """The paper's tables beside what was measured on this split by detectors trained here and by rows of the board."""
+def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTable]:
+    """The paper's tables beside what was measured on this split by detectors trained here and by rows of the board.
+
+    Args:
+        pipeline: over the split.
+        at_hand: data sets to count for Table 1.
+    """
+    from harness.data.garments import count_sources
     from harness.jobs.settings_table import table_4
     from leaderboard.store import Board
-    from leaderboard.tables import paper_tables
+    from leaderboard.tables import paper_tables, sources_table
 
     split = pipeline.split
     measured: dict[int, dict[str, dict[str, float | None]]] = {number: {} for number in (2, 3, 5, 6, 7)}
@@ -219,7 +226,8 @@ def tables(pipeline: Pipeline) -> list[PaperTable]:
                 measured[number][name] = accuracies
     notes = {table: [why for (number, _), why in apart.items() if number == table] for table in measured}
     found = paper_tables(measured, split.rendered, f"{split.name} {split.fingerprint[:8]}", notes)
-    return sorted([*found, table_4()], key=lambda table: table.number)
+    counts = {name: (one.identities, one.images, one.rendered) for name, one in count_sources(at_hand).items()}
+    return sorted([sources_table(counts), *found, table_4()], key=lambda table: table.number)
 
 
 _ON_TRUTH = f" + {GROUND_TRUTH}"

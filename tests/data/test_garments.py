@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.data.deepfashion2 import read_split
-from harness.data.garments import Garments, garments_of, identity_labels
+from harness.data.garments import Garments, SourceCounts, count_sources, garments_of, identity_labels
 from harness.data.rendered import RenderSettings, render
 from harness.training.cards import TrainedOn
 from harness.types import InputError, Items
@@ -89,3 +89,16 @@ def test_the_garments_of_a_split(rendered_split):
         garments_of(rendered_split, np.array([1, 999999]))
     with pytest.raises(InputError, match="has no annotations"):
         garments_of(replace(rendered_split, items=None), ids)
+
+
+def test_splits_of_a_data_set_are_added_up():
+    drawn = RECORD.model_copy(update={"num_photos": 5, "rendered": True})
+    counts = count_sources(
+        [
+            garments(identities=np.array([-1, -1, 3])),
+            garments(source="DeepFashion2/train", identities=np.array([0, 4, 4])),
+            garments(source="DeepFashion2/validation", record=drawn),
+        ]
+    )
+    assert counts == {"Mine": SourceCounts(1, 2, False), "DeepFashion2": SourceCounts(3, 7, True)}
+    assert count_sources([]) == {}
