@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -34,6 +35,9 @@ def ablate(
     scale: Annotated[Literal["full", "tiny"], typer.Option("--scale", help="full (the paper's) or tiny.")] = "full",
     seeds: Annotated[str, typer.Option("--seeds", help="With commas between them.")] = "0,1,2",
     split: Annotated[Literal["train", "validation"], typer.Option("--evaluate-on", help="Split.")] = "validation",
+    recipes: Annotated[
+        Path | None, typer.Option("--recipes", help="A TOML file of further models, of the form of models.toml.")
+    ] = None,
     source: Sources = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Optimiser steps instead of the recipes'.")
@@ -53,15 +57,15 @@ def ablate(
     from harness.progress import bars
     from harness.retrieval.recipes import load_recipes
 
-    known = load_recipes()
-    recipes = [one_of(known, name, "retrieval model") for name in names]
+    known = load_recipes(recipes)
+    chosen = [one_of(known, name, "retrieval model") for name in names]
     if not all(seed.strip().isdigit() for seed in seeds.split(",")):
         raise typer.BadParameter(f"{seeds!r}: expected whole numbers with commas between them", param_hint="--seeds")
     photos, judged_on = read_photos(data, "train"), read_photos(data, split)
     parts = [garments_of(photos, photos.photos.image_ids), *read_sources(source)]
     with bars() as report:
         found = compare(
-            recipes,
+            chosen,
             scale,
             parts,
             judged_on,

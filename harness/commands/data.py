@@ -14,6 +14,7 @@ from harness.commands.options import (
     Data,
     Json,
     Seed,
+    Sources,
     SplitOption,
     Work,
     emit,
@@ -21,7 +22,7 @@ from harness.commands.options import (
     read_photos,
     show,
     show_problems,
-    sources_of,
+    source_paths,
     workplace,
     writable_file,
     writable_folder,
@@ -163,10 +164,7 @@ def data_export(
 @data_app.command("duplicates")
 def data_duplicates(
     data: Data,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=DIR", help="A training source and its folder, or a CSV file; may be given again."),
-    ] = None,
+    source: Sources = None,
     leave_out: Annotated[
         bool, typer.Option("--leave-out-validation", help="Take copies of validation crops out as well.")
     ] = False,
@@ -184,7 +182,7 @@ def data_duplicates(
         writable_file(out)
     with bars() as report:
         found = find_duplicates(
-            data, sources_of(source or []), folder, leave_out_guarded=leave_out, workers=workers, report=report
+            data, source_paths(source), folder, leave_out_guarded=leave_out, workers=workers, report=report
         )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

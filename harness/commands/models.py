@@ -255,6 +255,7 @@ def train_retriever(
     share_of_step(recipe.at(scale).identities_per_batch, num_processes, accumulate, what="identities")
     place = workplace(work)
     folder = place.model_folder("retriever", name)
+    place.refuse_near_name("retriever", name)
     was_there = (folder / "card.json").is_file() and not force
     _in_processes(num_processes)
     with launching.ending_together():

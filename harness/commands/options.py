@@ -104,17 +104,22 @@ def read_photos(folder: Path, split: SplitName) -> Any:
     return read_split(folder, split)
 
 
-def read_sources(given: list[str] | None) -> list[Any]:
-    """The garments of every ``NAME=PATH``."""
-    from harness.data.sources import read_source
-
+def source_paths(given: list[str] | None) -> dict[str, Path]:
+    """Name and place of every ``NAME=PATH``."""
     paths: dict[str, Path] = {}
     for text in given or []:
         name, is_there, path = text.partition("=")
         if not is_there or not name or not path or name in paths:
             raise typer.BadParameter(f"{text!r}: expected NAME=PATH, each name once", param_hint="--source")
         paths[name] = Path(path)
-    return [read_source(name, path) for name, path in paths.items()]
+    return paths
+
+
+def read_sources(given: list[str] | None) -> list[Any]:
+    """The garments of every ``NAME=PATH``."""
+    from harness.data.sources import read_source
+
+    return [read_source(name, path) for name, path in source_paths(given).items()]
 
 
 def split_name(text: str, option: str = "--split") -> SplitName:
@@ -192,20 +197,6 @@ def spec_of(spec: str) -> str:
     if re.fullmatch(r"[\w-]*-w[\w-]*", spec):  # no ensemble is written so, but all the named ones are
         raise InputError(f"there is no ensemble named '{spec}'; there are {', '.join(named)}")
     return spec
-
-
-def sources_of(given: list[str]) -> dict[str, Path]:
-    """Training sources by name, for an option that is given as NAME=DIR, once a source."""
-    found: dict[str, Path] = {}
-    for text in given:
-        name, is_there, place = text.partition("=")
-        name = name.strip()
-        if not (is_there and name and place):
-            raise typer.BadParameter(f"{text!r}: expected NAME=DIR, such as MVC=data/mvc", param_hint="--source")
-        if name in found:
-            raise typer.BadParameter(f"{name} is given twice", param_hint="--source")
-        found[name] = Path(place)
-    return found
 
 
 def one_of(recipes: Any, name: str, what: str) -> Any:

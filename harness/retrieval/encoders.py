@@ -19,7 +19,16 @@ from harness.retrieval.backbones import encoder_width, make_encoder_backbone, pu
 from harness.retrieval.cgd import OwnPixels
 from harness.retrieval.initial_weights import InitialWeights, initialise
 from harness.retrieval.settings import Count, Frozen, Weight
-from harness.training.cards import CARD_FILE, WEIGHTS_FILE, Outcome, TrainedOn, library_versions, write
+from harness.training.cards import (
+    CARD_FILE,
+    PLAN_FILE,
+    WEIGHTS_FILE,
+    Outcome,
+    TrainedOn,
+    clear,
+    library_versions,
+    write,
+)
 from harness.training.keeping import write_whole
 from harness.types import InputError
 
@@ -132,15 +141,15 @@ def enter_encoder(
     Raises:
         InputError: the folder holds a model already, or its weights cannot be had or do not fit.
     """
-    if any((out_dir / file).exists() for file in (CARD_FILE, WEIGHTS_FILE, "plan.json")) and not force:
+    if any((out_dir / file).exists() for file in (CARD_FILE, WEIGHTS_FILE, PLAN_FILE)) and not force:
         raise InputError(f"{out_dir}: there is a model {name} already; take another name, or --force to replace it")
     with torch.random.fork_rng():
         torch.manual_seed(0)  # random weights, where they are asked for, are always the same
         network = Encoder(settings)
     began_with = initialise(network, init_from)
     origin = "random weights" if began_with.sha256 is None else f"{began_with.what}, which photos trained it is unknown"
+    clear(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / CARD_FILE).unlink(missing_ok=True)
     state = network.state_dict()
     write_whole(
         out_dir / WEIGHTS_FILE,

@@ -123,6 +123,10 @@ def train(
         chosen = {"chosen_on": (judge.chosen_on,), "chosen_by": judge.figure}
         plan = plan.model_copy(update={**chosen, "evaluate_every": every, "patience": judge.patience})
     here = join()
+    if force:
+        if begin_with is not None and begin_with.resolve().parent == out_dir.resolve():
+            raise InputError(f"{begin_with}: --force would throw these initial weights away; copy them elsewhere first")
+        _fresh_network(settings, crops.num_identities, run_seed, init_from)  # or what is there stays
     done = first_does(lambda: prepare(out_dir, plan, RetrieverCard, force=force))
     if done is not None:
         return done

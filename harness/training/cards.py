@@ -162,11 +162,7 @@ def prepare(model_dir: Path, plan: TrainingPlan, card_kind: type[Value], *, forc
         InputError: the folder holds another training, or a damaged one.
     """
     if force:
-        for name in (CARD_FILE, PLAN_FILE, WEIGHTS_FILE, LAST_CHECKPOINT, PROGRESS_FILE):
-            (model_dir / name).unlink(missing_ok=True)
-        for best in model_dir.glob("best_*.pt"):
-            best.unlink()
-        shutil.rmtree(model_dir / "logs", ignore_errors=True)
+        clear(model_dir)
     card = read(model_dir / CARD_FILE, card_kind)
     there = read(model_dir / PLAN_FILE, type(plan))
     if card is not None:
@@ -186,6 +182,15 @@ def prepare(model_dir: Path, plan: TrainingPlan, card_kind: type[Value], *, forc
         (model_dir / LAST_CHECKPOINT).unlink(missing_ok=True)  # of an unknown plan
         write(model_dir / PLAN_FILE, plan)
     return None
+
+
+def clear(model_dir: Path) -> None:
+    """Throw away what a training left in a folder."""
+    for name in (CARD_FILE, PLAN_FILE, WEIGHTS_FILE, LAST_CHECKPOINT, PROGRESS_FILE):
+        (model_dir / name).unlink(missing_ok=True)
+    for best in model_dir.glob("best_*.pt"):
+        best.unlink()
+    shutil.rmtree(model_dir / "logs", ignore_errors=True)
 
 
 def finish(

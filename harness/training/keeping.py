@@ -146,7 +146,6 @@ class Keeper(Callback):
         self.logged_step = first_step
         self.wrote = 0.0
         self.waiting = Waiting()
-        self.trained_s = 0.0
 
     @property
     def has_enough(self) -> bool:
@@ -157,7 +156,7 @@ class Keeper(Callback):
     def data_wait_share(self) -> float:
         """Share of the time in training so far that went by waiting for data."""
         self.waiting.take()
-        return self.waiting.total_s / max(self.trained_s + time.perf_counter() - self.logged, 1e-9)
+        return self.waiting.share
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: the best so far and the patience that was used up."""
@@ -211,9 +210,10 @@ class Keeper(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """After each step: what is due."""
+        self.waiting.ends()
         if trainer.global_step != self.step:  # else only a part of a step
             self._after_step(trainer, module)
-        self.waiting.ends()
+        self.waiting.resumes()
 
     def _after_step(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         step = self.step = trainer.global_step
@@ -239,12 +239,10 @@ class Keeper(Callback):
 
     def _log(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         now = time.perf_counter()
-        passed = max(now - self.logged, 1e-9)
-        rate = (self.step - self.logged_step) / passed
-        self.trained_s += passed
+        rate = (self.step - self.logged_step) / max(now - self.logged, 1e-9)
         self.logged, self.logged_step = now, self.step
         module.log("steps_per_s", rate)
-        module.log("data_wait_share", self.waiting.take() / passed)
+        module.log("data_wait_share", self.waiting.take())
         if self.settings.photos_per_step is not None:
             module.log(f"{self.settings.seen}_per_s", rate * self.settings.photos_per_step)
         if torch.cuda.is_available():

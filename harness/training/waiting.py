@@ -7,42 +7,60 @@ from typing import Any
 
 
 class Waiting:
-    """Measures the gaps between the end of a batch's work and the coming of the next batch.
+    """Measures the work on batches, and the gaps until the next batch is there.
 
-    A GPU works on after it was told what to do: there the gaps are taken on its own clock, by events between the steps.
+    A GPU works on after it was told what to do: there both are taken on its own clock, by events between the steps.
+    What a training does besides (a look at the model, a checkpoint) is neither; nor is the wait for the first batch.
 
     Attributes:
-        total_s: of all gaps that were taken, seconds.
+        waited_s: of all gaps that were taken, seconds.
+        worked_s: of all work that was taken.
     """
 
     def __init__(self) -> None:
         import torch
 
-        self.total_s = 0.0
+        self.waited_s = self.worked_s = 0.0
         self._on_gpu = torch.cuda.is_available()
-        self._ended: Any = None
+        self._began: Any = None
+        self._resumed: Any = None
         self._gaps: list[tuple[Any, Any]] = []
-
-    def ends(self) -> None:
-        """All work of a batch is done, or has been given to the device."""
-        self._ended = self._now()
+        self._works: list[tuple[Any, Any]] = []
 
     def begins(self) -> None:
-        """The next batch is there."""
-        if self._ended is not None:
-            self._gaps.append((self._ended, self._now()))
-            self._ended = None
+        """A batch is there."""
+        self._began = self._now()
+        if self._resumed is not None:
+            self._gaps.append((self._resumed, self._began))
+
+    def ends(self) -> None:
+        """All work on it is done, or has been given to the device."""
+        self._works.append((self._began, self._now()))
+
+    def resumes(self) -> None:
+        """All else is done, and the next batch is asked for."""
+        self._resumed = self._now()
 
     def take(self) -> float:
-        """Seconds of the gaps since the last call."""
-        waited = 0.0
-        if self._on_gpu and self._gaps:
-            self._gaps[-1][1].synchronize()
-        for start, end in self._gaps:
-            waited += start.elapsed_time(end) / 1000 if self._on_gpu else end - start
-        self._gaps.clear()
-        self.total_s += waited
-        return waited
+        """The share of waiting since the last call, in [0, 1]."""
+        waited, worked = self._seconds(self._gaps), self._seconds(self._works)
+        self.waited_s += waited
+        self.worked_s += worked
+        return waited / max(waited + worked, 1e-9)
+
+    @property
+    def share(self) -> float:
+        """The share of waiting in all that was taken, in [0, 1]."""
+        return self.waited_s / max(self.waited_s + self.worked_s, 1e-9)
+
+    def _seconds(self, spans: list[tuple[Any, Any]]) -> float:
+        if self._on_gpu and spans:
+            spans[-1][1].synchronize()
+        total = 0.0
+        for start, end in spans:
+            total += start.elapsed_time(end) / 1000 if self._on_gpu else end - start
+        spans.clear()
+        return total
 
     def _now(self) -> Any:
         if not self._on_gpu:

@@ -1,6 +1,7 @@
 """The list of recipes, one recipe in full, what is trained, and what networks cost."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from harness.jobs.catalogue import in_full, read_catalogue
+from harness.retrieval import costs
 from harness.retrieval.backbones import make_encoder_backbone
 from harness.retrieval.costs import costs_of, count
 from harness.retrieval.recipes import load_recipes, resolve
@@ -21,9 +23,9 @@ def test_multiply_adds_of_layers_worked_out_by_hand():
         layers = nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 5 * 4, 7)
         )
-    costs = count(layers, (8, 10))
-    assert costs.num_parameters == 8 * 3 * 9 + 160 * 7 + 7
-    assert costs.multiply_adds == (8 * 5 * 4) * (3 * 9) + 160 * 7
+    found = count(layers, (8, 10))
+    assert found.num_parameters == 8 * 3 * 9 + 160 * 7 + 7
+    assert found.multiply_adds == (8 * 5 * 4) * (3 * 9) + 160 * 7
 
 
 def test_resnet152d_costs_what_timm_publishes_and_more_without_its_last_stride():
@@ -87,16 +89,21 @@ def test_every_line_of_the_list_fits_into_80_columns(tmp_path: Path, monkeypatch
     assert "…" not in shown
 
 
-def test_costs_are_shown_and_in_json_at_both_scales(tmp_path: Path):
-    listed = json.loads(ok("models", "--costs", "--json"))
-    m0 = costs_of(resolve("m0", "full"))
-    assert listed["retrievers"]["m0"]["costs"]["full"] == {
-        "num_parameters": m0.num_parameters,
-        "multiply_adds": m0.multiply_adds,
-    }
-    tiny = {name: recipe["costs"]["tiny"]["multiply_adds"] for name, recipe in listed["retrievers"].items()}
+def test_costs_are_shown_and_in_json_at_both_scales(monkeypatch: pytest.MonkeyPatch):
+    some = {name: load_recipes()[name] for name in ("m0", "m8", "m9", "m10")}
+    monkeypatch.setattr("harness.retrieval.recipes.load_recipes", lambda extra=None: some)
+    counted: list[str] = []
+    count_network = costs.count
+    monkeypatch.setattr(costs, "count", lambda network, wh: (counted.append("once"), count_network(network, wh))[1])
+    listed = json.loads(ok("models", "--costs", "--json"))["retrievers"]
+    assert len(counted) == 2 * 3  # m8 has m0's network
+    assert listed["m8"]["costs"] == listed["m0"]["costs"]
+    assert listed["m0"]["costs"]["full"] == asdict(costs.costs_of(some["m0"].full))
+    tiny = {name: recipe["costs"]["tiny"]["multiply_adds"] for name, recipe in listed.items()}
     assert tiny["m10"] > 1.5 * tiny["m0"] > 1.5 * tiny["m9"] > 0
-    assert "13.9 G" in ok("models", "--costs")
+    monkeypatch.setattr("harness.retrieval.recipes.load_recipes", lambda extra=None: {"m0": some["m0"]})
+    shown = [line.split() for line in ok("models", "--costs").splitlines()]
+    assert [words[-4:] for words in shown if words[:2] == ["m0", "resnet152d"]] == [["60.3", "M", "13.9", "G"]]
 
 
 def test_what_is_trained_says_on_what(tmp_path: Path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.commands import models
 from harness.data.deepfashion2 import read_split
 from harness.data.garments import garments_of
 from harness.jobs.retrievers import GroundTruthAccuracy, train_retriever
@@ -19,7 +20,7 @@ from harness.retrieval.recipes import find_recipe
 from harness.training.pairs import held_out_pairs
 from harness.types import InputError, Split
 from harness.workplace import Workplace
-from tests.commands import ok, refused
+from tests.commands import call, ok, refused
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,31 @@ def test_a_consumer_garment_without_a_match_asks_nothing(validation):
     after = GroundTruthAccuracy(altered, validation.photos.image_ids).score(ColourHistogram())
     assert after.num_queries == before.num_queries - 1
     assert after.hit_ranks.tolist() == np.delete(before.hit_ranks, 0).tolist()
+
+
+def test_further_sources_and_a_recipe_of_ones_own(data, tmp_path):
+    photos = sorted((data / "train" / "image").glob("*.jpg"))[:8]
+    (tmp_path / "mine.csv").write_text(
+        "image,box,item,domain\n" + "".join(f"{photo},,item {n // 2},shop\n" for n, photo in enumerate(photos))
+    )
+    (tmp_path / "mine.toml").write_text(
+        'sources = ["Mine"]\n[models.m18]\nbase = "m0"\nplus = ["Mine"]\ndescription = "and ours"\n'
+    )
+    given = ("--data", data, "--work", tmp_path, "--scale", "tiny", "--steps", 2, "--recipes", tmp_path / "mine.toml")
+    ok("train", "retriever", "m18", *given, "--source", f"Mine={tmp_path / 'mine.csv'}", "--batch", "8x2")
+    card = json.loads((Workplace(tmp_path).model_folder("retriever", "m18") / "card.json").read_text())
+    assert [part["split"] for part in card["trained_on"]] == ["train", "Mine"]
+    assert card["recipe"]["identities_per_batch"] == 8
+    assert "also trains on Mine" in refused("train", "retriever", "m18", *given, "--force")
+
+
+def test_whoever_waits_much_for_photos_is_told(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "MUCH_WAITING", 0.0)
+    told = call(*arguments(data, tmp_path, "--workers", 0))
+    card = json.loads((Workplace(tmp_path).model_folder("retriever", "m0") / "card.json").read_text())
+    assert 0 < card["data_wait_share"] < 1  # every step decodes its photos
+    share = f"{card['data_wait_share']:.0%}"
+    assert f"waited {share} of the time for photos: more --workers, or faster disks" in told.output
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def test_an_encoder_gives_what_timm_gives(tmp_path: Path):
         ("vit_small_patch14_dinov2", (70, 98), 384),
         ("resnet18", (64, 64), 512),
         ("convnext_atto", (64, 64), 320),
-        ("swin_tiny_patch4_window7_224", (32, 64), 768),
+        ("mambaout_femto", (32, 64), 1152),
         ("mobilenetv3_small_100", (64, 64), 1024),
     ],
 )
@@ -141,3 +141,10 @@ def test_trained_models_load_as_before_and_damaged_ones_are_named(tmp_path: Path
     (tmp_path / "copy" / "card.json").write_text("[]")
     with pytest.raises(InputError, match=r"card\.json"):
         load_network(tmp_path / "copy")
+
+
+def test_a_team_models_name_differs_from_an_entered_ones_by_more_than_case(tmp_path: Path, stripes_root: Path):
+    ok("enter", "encoder", "vit", "--timm", VIT, "--init-from", "none", "--work", tmp_path)
+    (tmp_path / "ours.toml").write_text('[models.ViT]\nbase = "m0"\n')
+    train = ("train", "retriever", "ViT", "--recipes", tmp_path / "ours.toml", "--data", stripes_root)
+    assert "there is a retriever vit here already" in refused(*train, "--work", tmp_path, "--scale", "tiny")

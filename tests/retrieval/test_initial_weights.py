@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from harness.artifacts import file_sha256
+from harness.data.garments import garments_of
+from harness.retrieval.card import RetrieverCard
 from harness.retrieval.cgd import CGD
 from harness.retrieval.initial_weights import find, initialise
+from harness.retrieval.training import train
+from harness.training.cards import read_trained
 from harness.types import InputError
 
 SMALL = {"channels": [8, 16, 16, 24], "stem_width": 8}
@@ -194,3 +199,26 @@ def test_positions_of_a_vision_transformer_are_fitted_to_another_size(tmp_path: 
     initialise(network, str(tmp_path / "vit.safetensors"))
     assert network.backbone.pos_embed.shape[1] == 1 + 6 * 6
     assert torch.equal(network.backbone.pos_embed[:, 0], published["pos_embed"][:, 0])
+
+
+def test_force_throws_nothing_away_for_weights_that_cannot_be_had(trained: Path, recipe, train_split, tmp_path: Path):
+    folder = tmp_path / "m12"
+    shutil.copytree(trained, folder)
+    torch.save({"conv1.0.weight": torch.zeros(3)}, tmp_path / "foreign.pt")
+    parts = [garments_of(train_split, train_split.photos.image_ids)]
+
+    def again(init_from):
+        return train(
+            "m12", recipe, "tiny", parts, folder, seed=9, deepfashion2_only=True, init_from=init_from, force=True
+        )
+
+    for init_from, message in [
+        (tmp_path / "foreign.pt", "not the weights of backbone"),
+        (tmp_path / "nowhere.pt", "there are no initial weights"),
+        (folder, "--force would throw these initial weights away"),
+        (folder / "weights.pt", "--force would throw these initial weights away"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            again(init_from)
+    assert read_trained(folder, RetrieverCard).seed == 1
+    assert again(trained).initial_weights == trained.name

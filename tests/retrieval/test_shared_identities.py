@@ -28,8 +28,8 @@ def part(name, identities, *, shared=False):
 
 def labels(parts):
     crops = collect(parts)
-    photos = (crops.photos[row] for row in crops.photo_rows)
-    return {path.stem: label for path, label in zip(photos, crops.labels.tolist(), strict=True)}
+    names = [crops.photos[row].stem for row in crops.photo_rows.tolist()]
+    return dict(zip(names, crops.labels.tolist(), strict=True))
 
 
 def test_equal_numbers_of_different_parts_are_different_items():

@@ -9,7 +9,7 @@ from harness.training import waiting
 from harness.training.fitting import FitSettings, StepSampler, fit
 
 
-def test_only_the_gaps_between_batches_count(monkeypatch):
+def test_only_work_and_the_gaps_between_batches_count(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(waiting.time, "perf_counter", lambda: clock[0])
     found = waiting.Waiting()
@@ -20,18 +20,19 @@ def test_only_the_gaps_between_batches_count(monkeypatch):
 
     passes(5)  # the first batch is made ready: no training yet
     found.begins()
-    for work, gap in ((1, 2), (1, 0), (3, 4)):
+    for work, look, gap in ((1, 9, 2), (1, 0, 0), (3, 5, 4)):
         passes(work)
         found.ends()
+        passes(look)
+        found.resumes()
         passes(gap)
         found.begins()
-    assert found.take() == 6
+    assert found.take() == 6 / 11
     assert found.take() == 0
+    passes(2)
     found.ends()
-    passes(1)
-    found.begins()
-    assert found.take() == 1
-    assert found.total_s == 7
+    assert found.take() == 0
+    assert (found.waited_s, found.worked_s, found.share) == (6, 7, 6 / 13)
 
 
 @pytest.mark.parametrize(("load_s", "step_s"), [(0.02, 0.0), (0.0, 0.02)])

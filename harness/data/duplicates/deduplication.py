@@ -13,6 +13,7 @@ Legend: N crops of all parts, then those of the guard.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -92,6 +93,7 @@ def deduplicate(
         num_identities_before=sum(len(np.unique(part.identities[part.identities >= 0])) for part in parts),
         num_identities_after=len(np.unique(after[after >= 0])),
         num_joined_within=num_joined_within,
+        kept_sha256=_sha256(fate[: rows.starts[len(parts)]] == _KEPT, labels[: rows.starts[len(parts)]]),
     )
 
 
@@ -218,6 +220,13 @@ def _kept(part: Garments, stays: Bools, labels: Ints) -> Garments:
     used = np.unique(kept.photo_rows)
     seen = {"num_photos": len(used), "image_ids_sha256": image_ids_sha256(used)}
     return replace(kept, record=part.record.model_copy(update=seen))
+
+
+def _sha256(stays: Bools, labels: Ints) -> str:
+    """Of the rows that stay, and of which of them show one item, whatever the items' numbers."""
+    _, first, inverse = np.unique(labels[stays], return_index=True, return_inverse=True)
+    same = np.where(labels[stays] >= 0, first[inverse.reshape(-1)], NO_IDENTITY)
+    return hashlib.sha256(np.packbits(stays).tobytes() + same.astype("<i8").tobytes()).hexdigest()
 
 
 def _source(part: Garments, fate: Ints, guarded: Bools, examples: dict[str, str]) -> SourceCopies:

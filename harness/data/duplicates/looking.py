@@ -99,19 +99,20 @@ def look(garments: Garments, cache_dir: Path, *, workers: int = 1, progress: Pro
     shards = [
         _Shard.of(garments, order[start : start + SHARD_CROPS], folder) for start in range(0, len(order), SHARD_CROPS)
     ]
-    missing = [shard for shard in shards if shard.read() is None]
+    looks = {shard.file: shard.read() for shard in shards}
+    missing = [shard for shard in shards if looks[shard.file] is None]
     done = len(order) - sum(len(shard.photo_rows) for shard in missing)
     for shard in _made(missing, workers):
+        looks[shard.file] = shard.read()
         done += len(shard.photo_rows)
         if progress is not None:
             progress(done, len(order))
-    columns = [shard.read() for shard in shards]
-    looks = [one for one in columns if one is not None]
-    if len(looks) != len(shards):
+    found = [one for shard in shards if (one := looks[shard.file]) is not None]
+    if len(found) != len(shards):
         raise InputError(f"{folder}: cannot be read again; check the disk, remove the folder and start again")
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
-    return Looks.joined(looks).take(back)
+    return Looks.joined(found).take(back)
 
 
 @dataclass(frozen=True, eq=False)

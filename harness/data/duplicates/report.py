@@ -60,6 +60,7 @@ class DuplicateReport:
         num_identities_before: different items of all sources, counted apart.
         num_identities_after: different items among what was kept, items of several sources counted once.
         num_joined_within: items of one source that became one because another source has photos of both under one item.
+        kept_sha256: of which rows of every part were kept, and which items they show: equal for equal training data.
     """
 
     sources: tuple[SourceCopies, ...]
@@ -68,6 +69,7 @@ class DuplicateReport:
     num_identities_before: int
     num_identities_after: int
     num_joined_within: int
+    kept_sha256: str
 
     def as_json(self) -> dict[str, Any]:
         """The same as numbers, texts, lists and objects."""

@@ -138,3 +138,15 @@ def test_the_fingerprint_is_of_lists_and_photos(folder):
     second = read_source("Street2Shop", folder).record
     assert second.fingerprint != first.fingerprint
     assert second.num_photos == 6
+
+
+def test_lists_and_photos_that_are_there_twice_are_read_once(folder):
+    write(folder, "meta/meta/json", train_pairs_dresses=[pair(3, 99)])
+    put(folder, "photos/1.png")
+    garments, odd = read("Street2Shop", folder)
+    assert odd == {
+        "list is there twice; the first is read": (33, False),
+        "two files for one photo number; the first is read": (1, False),
+    }
+    assert len(garments) == 7
+    assert rows(garments)[0] == ("000000001.jpg", 0, True)
