@@ -59,7 +59,14 @@ def _history(figure: Any, finished: Sequence[Tried]) -> None:
     for one in finished:
         if one.task is not None:
             left.annotate(
-                one.task, (one.number, one.value), fontsize=7, rotation=60, xytext=(1, 5), textcoords="offset points"
+                one.task,
+                (one.number, one.value),
+                fontsize=7,
+                rotation=90,
+                ha="center",
+                va="top",
+                xytext=(0, -6),
+                textcoords="offset points",
             )
     numbers: list[int] = []
     best: list[float] = []
