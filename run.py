@@ -21,6 +21,7 @@ from harness.commands import (
     recipes,
     single_stages,
     stages,
+    tune,
 )
 from harness.commands.options import emit
 from harness.training.processes import Interrupted
@@ -39,6 +40,7 @@ app.add_typer(single_stages.app)
 app.add_typer(data.data_app, name="data")
 app.add_typer(recipes.app)
 app.add_typer(models.app)
+app.add_typer(tune.tune_app, name="tune")
 app.add_typer(ablate.app)
 app.add_typer(enter.enter_app, name="enter")
 app.add_typer(evaluate.app)

@@ -135,6 +135,50 @@ class Workplace:
         return InputError(f"{self.fusion}: is damaged ({why}); remove it, then fit again: run.py tune fusion")
 
     @property
+    def ms_loss(self) -> Path:
+        """The hyper-parameters of the multi-similarity loss that were found, one entry a model and scale."""
+        return self.root / "ms_loss.json"
+
+    def every_ms_loss(self) -> dict[str, dict[str, Any]]:
+        """What was kept of every search, by ``model/scale``, the latest last; see `harness.jobs.tuned_losses`.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            kept = json.loads(self.ms_loss.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise self.damaged_ms_loss(error) from error
+        if not isinstance(kept, dict) or not all(isinstance(entry, dict) for entry in kept.values()):
+            raise self.damaged_ms_loss("expected an object of objects, one a model and scale")
+        return kept
+
+    def keep_ms_loss(self, name: str, entry: Mapping[str, Any] | None) -> bool:
+        """Keep what a search found, or remove it; that of others stays.
+
+        Args:
+            name: ``model/scale``.
+            entry: None to remove it.
+
+        Returns:
+            Whether there was an entry of this name.
+        """
+        with self._changing(self.ms_loss):
+            kept = self.every_ms_loss()
+            was_there = kept.pop(name, None) is not None
+            if entry is not None:
+                kept[name] = dict(entry)
+            if entry is not None or was_there:
+                write_text(self.ms_loss, json.dumps(kept, indent=1) + "\n")
+            return was_there
+
+    def damaged_ms_loss(self, why: object) -> InputError:
+        """The error that names the file of found hyper-parameters and the remedy."""
+        return InputError(f"{self.ms_loss}: is damaged ({why}); remove it, then search again: run.py tune ms-loss")
+
+    @property
     def inference(self) -> Path:
         """How detectors look at photos where not as their recipes say, one entry a detector."""
         return self.root / "inference.json"

@@ -1,8 +1,7 @@
-"""`train`, `tune`: what is made of the recipes."""
+"""`train`: what is made of the recipes."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,14 +11,12 @@ from harness.commands.options import (
     WORK,
     Data,
     Deduplicate,
-    Json,
     LeaveOut,
     Name,
     Seed,
     Sources,
     SplitOption,
     Work,
-    emit,
     read_photos,
     read_sources,
     show,
@@ -27,13 +24,10 @@ from harness.commands.options import (
     without_copies,
     workplace,
 )
-from harness.commands.tables import fusion_lines, fusion_table, fusion_words
 
 app = typer.Typer()
 train_app = typer.Typer(help="Train a detector or a retrieval model.", no_args_is_help=True)
-tune_app = typer.Typer(help="Fit settings on training photos.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
-app.add_typer(tune_app, name="tune")
 
 
 Recipes = Annotated[
@@ -74,6 +68,10 @@ Patience = Annotated[
 ]
 SyncBatchnorm = Annotated[
     bool, typer.Option("--sync-batchnorm", help="Batch statistics over all GPUs instead of over each one's photos.")
+]
+MsLoss = Annotated[
+    Literal["tuned", "recipe"],
+    typer.Option("--ms-loss", help="For m8, m9, m14, m16: what `tune ms-loss` found, or the recipe's values."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a model of other settings.")]
 HoldOut = Annotated[
@@ -246,10 +244,12 @@ def train_retriever(
     sync_batchnorm: SyncBatchnorm = False,
     compiled: Compile = False,
     workers: LoadWorkers = None,
+    ms_loss: MsLoss = "tuned",
 ) -> None:
     """Train a retrieval model, m0 to m17; an interrupted training goes on."""
     from harness.data.garments import garments_of
     from harness.jobs.retrievers import train_retriever as train
+    from harness.jobs.tuned_losses import tuned_recipe
     from harness.progress import bars
     from harness.retrieval.choice import chosen_recipe
     from harness.training import launching
@@ -265,9 +265,10 @@ def train_retriever(
     was_there = (folder / "card.json").is_file() and not force
     _in_processes(num_processes)
     with launching.ending_together():
-        for note in notes:
-            _tell(note, err=True)
         photos = [read_photos(data, split_name(one)) for one in split or ["train"]]
+        tuned = tuned_recipe(recipe, scale, place, rendered=photos[0].rendered, as_in_file=ms_loss == "recipe")
+        for note in (*notes, *tuned.notes):
+            _tell(note, err=True)
         splits = [garments_of(photos[0], training_ids(photos[0], hold_out))]
         splits += [garments_of(part, part.photos.image_ids) for part in photos[1:]]
         parts, kept = [*splits, *read_sources(source)], None
@@ -276,7 +277,7 @@ def train_retriever(
                 parts, kept = without_copies(data, place.root, leave_out, report)(parts)
         card = train(
             name,
-            recipe,
+            tuned.recipe,
             scale,
             parts,
             folder,
@@ -296,6 +297,7 @@ def train_retriever(
             sync_batchnorm=sync_batchnorm,
             compiled=compiled,
             num_workers=workers,
+            ms_loss_from=tuned.origin,
         )
         if card.initial_weights is not None:
             left = f"; left as drawn: {', '.join(card.left_as_drawn)}" if card.left_as_drawn else ""
@@ -307,74 +309,3 @@ def train_retriever(
             _tell(
                 f"waited {card.data_wait_share:.0%} of the time for photos: more --workers, or faster disks", err=True
             )
-
-
-@tune_app.command("fusion")
-def tune_fusion(
-    data: Data,
-    work: Work = WORK,
-    split: SplitOption = "train",
-    boxes: Annotated[
-        list[str] | None,
-        typer.Option("--boxes", help="WBF_3, WBF(ATSS,Mine) …; may be given again. Default: every WBF_n."),
-    ] = None,
-    models: Annotated[
-        str | None, typer.Option("--models", help="Fit for Acc@10 of these retrieval models ('m4') instead of AP50.")
-    ] = None,
-    trials: Annotated[
-        int, typer.Option(min=1, help="Settings to try for each fusion; more of them later go on.")
-    ] = 100,
-    space: Annotated[
-        Literal["wide", "plain"],
-        typer.Option(help="wide: also calibration, label policy and free weights. plain: thresholds, type, trust."),
-    ] = "wide",
-    max_per_image: Annotated[int | None, typer.Option(min=1, help="Most fused boxes a photo.")] = None,
-    report_on_half: Annotated[
-        bool, typer.Option("--report/--no-report", help="Keep half of the pairs for the report, or fit on all of them.")
-    ] = True,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Fit fusion on one half of pairs that no detector has seen, report on the other half.
-
-    Of the train split these are the pairs that `train detector --hold-out` leaves out.
-    """
-    from harness.detection.fusion_study import WIDE, SearchSpace
-    from harness.jobs.fusion_lab import fit_fusion
-    from harness.pipeline import Pipeline
-    from harness.progress import bars
-    from harness.training.pairs import held_out_pairs
-
-    photos = read_photos(data, split)
-    place = workplace(work)
-    with bars() as report:
-        image_ids = held_out_pairs(photos)[1] if split == "train" else None
-        pipeline = Pipeline(place, photos, image_ids=image_ids, report=report)
-        before = place.every_fitted_fusion()
-        fits = fit_fusion(
-            pipeline,
-            [pipeline.parse_boxes(one) for one in boxes] if boxes else None,
-            num_trials=trials,
-            seed=seed,
-            models=models,
-            space=WIDE if space == "wide" else SearchSpace(),
-            report_on_half=report_on_half,
-            max_per_image=max_per_image,
-        )
-    if as_json:
-        emit(
-            {"rendered": photos.rendered, "split": split, "fusions": {name: asdict(one) for name, one in fits.items()}}
-        )
-        return
-    where = f"{'RENDERED, ' if photos.rendered else ''}{'held-out pairs of ' if split == 'train' else ''}{split}"
-    first = next(iter(fits.values()))
-    others = f"; the columns after that are of {first.report['num_photos']} others" if first.report else ""
-    show(f"{first.objective} on {where}: searched on {first.num_photos} photos{others}", "", fusion_table(fits), "")
-    show(*fusion_lines(fits), f"kept in {place.fusion}")
-    for name in fits.keys() & before.keys():
-        old = before[name]
-        if "fitted_on" not in old:
-            show(f"{name}: replaces settings that were given by hand: {fusion_words(old['settings'])}")
-        elif (old["objective"], old["fitted_on"]) != (fits[name].objective, fits[name].fitted_on):
-            where = f"{old['num_photos']} photos of {old['fitted_on']['split']}"
-            show(f"{name}: replaces settings for {old['objective']} on {where}")

@@ -70,6 +70,60 @@ def fusion_words(settings: Mapping[str, Any]) -> str:
     return plain(words)
 
 
+def ms_loss_lines(told: Mapping[str, Any]) -> list[str]:
+    """What a search for the multi-similarity loss's hyper-parameters has tried, and the best of it."""
+    from harness.jobs.tuned_losses import in_words
+
+    conditions, counts = told["conditions"], told["num_trials"]
+    lines = [
+        f"study '{told['study']}' in {told['storage']}: {conditions['model']} at scale {conditions['scale']}, "
+        f"{conditions['num_steps']} steps a training{', RENDERED photos' if told['rendered'] else ''}",
+        "trials: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "complete"),
+    ]
+    if told["best"] is not None:
+        best = told["best"]
+        lines.append(f"best: trial {best['trial']}, {conditions['objective']} {best['value']:.3f}")
+        lines.append(f"  {in_words(best['settings'])}")
+    if told["importance"]:
+        lines.append("importance: " + plain(told["importance"]))
+    if told["repeats"] is None:
+        lines.append("no repeats yet: what the best is worth beside the defaults is not known")
+        return lines
+    repeats = told["repeats"]
+    compared = repeats["comparison"]
+    trial = repeats["candidates"][0]["trial"]
+    lines.append(
+        f"winner: trial {trial}, against the defaults on {repeats['num_queries']['report']} queries that the search "
+        f"did not see, {len(repeats['seeds'])} trainings each:"
+    )
+    for name, what in (("acc@10", "Acc@10"), ("mean", conditions["objective"])):
+        one = compared[name]
+        low, high = one["interval"]
+        p = f", p {one['p_value']:.2g} (sign flips over queries)" if "p_value" in one else ""
+        lines.append(f"  {what} {one['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}{p}")
+    low, high = compared["mean"]["interval"]
+    if not repeats["better"]:
+        lines.append("  NOT better than the defaults where the search did not look")
+    elif low <= 0:
+        lines.append("  better than the defaults, but not beyond what chance does")
+    return lines
+
+
+def ms_loss_table(repeats: Mapping[str, Any]) -> list[Any]:
+    """Candidates of a search beside the defaults: means over trainings with 95 % intervals, then their values."""
+    from harness.jobs.tuned_losses import in_words
+
+    halves = (("search", "searched"), ("report", "others"))
+    table = plain_table(["trial", *(f"{what} {half}" for _, half in halves for what in ("mean", "Acc@10"))])
+    values = []
+    for one in [*repeats["candidates"], repeats["defaults"]]:
+        name = "defaults" if one is repeats["defaults"] else str(one["trial"])
+        cells = [one[half][what] for half, _ in halves for what in ("mean", "acc@10")]
+        table.add_row(name, *(f"{mean:.3f} ±{high - mean:.3f}" for mean, _, high in cells))
+        values.append(f"{name}: {in_words(one['settings'])}")
+    return [table, "", *values]
+
+
 def ap_table(found: Mapping[str, BoxAP], what: str) -> Any:
     """Box AP of detectors and fusions on a split, also by the annotated garments' size (COCO's limits)."""
     table = plain_table([f"boxes of {what}", "AP", "AP50", "AP75", "small", "medium", "large"])

@@ -50,6 +50,7 @@ class RetrieverCard(RetrieverPlan, Outcome):
         num_processes: of that run.
         accumulate: parts of a process's share of a step, in that run.
         data_wait_share: share of that run's time in training that went by waiting for photos.
+        ms_loss_from: where the values of a searched multi-similarity loss are from; None where none is wanted.
     """
 
     num_identities: int
@@ -65,6 +66,7 @@ class RetrieverCard(RetrieverPlan, Outcome):
     num_processes: int = 1
     accumulate: int = 1
     data_wait_share: float | None = None
+    ms_loss_from: str | None = None
 
     @property
     def input_wh(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -37,6 +37,7 @@ class RetrieverRecipe(Frozen):
         published_acc10: the paper's Acc@10 on validation with ground-truth boxes; None for m7.
         base: the model it is a difference from; None for one that starts from Table 4.
         trained_on: the splits and data sets that it wants.
+        ms_loss: where its multi-similarity loss has its values from: ``automl`` for a search.
         full: the settings at the paper's size.
         tiny: the settings at a size for one CPU core.
     """
@@ -46,6 +47,7 @@ class RetrieverRecipe(Frozen):
     published_acc10: Share | None
     base: str | None
     trained_on: tuple[str, ...]
+    ms_loss: Literal["default", "automl"] = "default"
     full: RetrieverSettings
     tiny: RetrieverSettings
 
@@ -54,6 +56,12 @@ class RetrieverRecipe(Frozen):
         if scale not in get_args(Scale):
             raise InputError(f"scale {scale!r}: expected one of {', '.join(get_args(Scale))}")
         return self.full if scale == "full" else self.tiny
+
+    def with_multi_similarity(self, scale: Scale, loss: MultiSimilaritySettings) -> RetrieverRecipe:
+        """The recipe with another multi-similarity loss at a scale."""
+        settings = self.at(scale)
+        losses = settings.losses.model_copy(update={"multi_similarity": loss})
+        return self.model_copy(update={scale: settings.model_copy(update={"losses": losses})})
 
 
 def load_recipes(extra: Path | None = None) -> dict[str, RetrieverRecipe]:
@@ -163,6 +171,7 @@ def _recipe(file: RecipeFile, name: str) -> RetrieverRecipe:
         published_acc10=paper.published_acc10,
         base=None if base == "table4" else base,
         trained_on=wanted,
+        ms_loss=paper.ms_loss,
         full=scales["full"],
         tiny=scales["tiny"],
     )

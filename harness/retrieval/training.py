@@ -47,6 +47,7 @@ def train(
     sync_batchnorm: bool = False,
     compiled: bool = False,
     judge: Judge | None = None,
+    ms_loss_from: str | None = None,
     force: bool = False,
 ) -> RetrieverCard:
     """Train a retriever; go on where an interrupted training of the same plan stopped.
@@ -77,6 +78,7 @@ def train(
         compiled: let torch compile the backbone; needs a GPU.
         judge: how the model is judged meanwhile; None without. What its look raises ends the training as it is: the
             same call goes on from the last checkpoint.
+        ms_loss_from: for the card: where the values of a searched multi-similarity loss are from.
         force: throw away what another training left in the folder.
 
     Returns:
@@ -176,6 +178,7 @@ def train(
             num_processes=here.num_processes,
             accumulate=accumulate,
             data_wait_share=round(fitted.data_wait_share, 4),
+            ms_loss_from=ms_loss_from,
         )
     )
     if here.rank == 0:

@@ -5,7 +5,7 @@ Two kinds of chance are kept apart: that of the training (other seeds give other
 
 Legend: S seeds, Q queries.
 
-Sources: Student 1908 (interval); R. A. Fisher 1935 (sign-flip permutation test).
+Sources: Student 1908 (interval); R. A. Fisher 1935 (sign-flip permutation test); B. Efron 1979 (bootstrap).
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.types import Bools
 
@@ -96,3 +98,38 @@ def compare_over_seeds(first_SQ: Bools, second_SQ: Bools, seed: int = 0) -> Pair
         as_far += int((np.abs(signs @ won_Q) >= abs(won_Q.sum())).sum())
     differences = (second_SQ.mean(axis=1) - first_SQ.mean(axis=1)).tolist()
     return PairedOverSeeds(over_seeds(differences), (as_far + 1) / (NUM_FLIPS + 1))
+
+
+def bootstrap_over_seeds(
+    first_SQ: NDArray[Any], second_SQ: NDArray[Any], num_resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of the difference, second minus first, that other seeds and other queries would give.
+
+    Seeds and queries are drawn with replacement. With S seeds their variance comes out too small by (S - 1) / S.
+
+    Args:
+        first_SQ: (S, Q) hits or shares of hits in [0, 1], of the first recipe.
+        second_SQ: (S, Q) of the second: the same seeds and queries in the same order.
+        num_resamples: at least 1.
+        seed: of the draws.
+
+    Raises:
+        ValueError: the shapes differ or are empty, or no resample is asked for.
+    """
+    if first_SQ.shape != second_SQ.shape or first_SQ.ndim != 2 or 0 in first_SQ.shape or num_resamples < 1:
+        raise ValueError(
+            f"expected two arrays of one shape (S, Q) and resamples, got {first_SQ.shape}, {second_SQ.shape} and "
+            f"{num_resamples}"
+        )
+    gains_SQ = second_SQ.astype(np.float64) - first_SQ.astype(np.float64)
+    num_seeds, num_queries = gains_SQ.shape
+    random = np.random.default_rng(seed)
+    found = []
+    for start in range(0, num_resamples, 500):
+        size = min(500, num_resamples - start)
+        counts = random.multinomial(num_queries, np.full(num_queries, 1 / num_queries), size=size)
+        means = counts @ gains_SQ.T / num_queries  # (size, S)
+        rows = random.integers(0, num_seeds, (size, num_seeds))
+        found.append(np.take_along_axis(means, rows, axis=1).mean(axis=1))
+    low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
+    return float(low), float(high)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.scoring.repeats import compare_over_seeds, over_seeds
+from harness.scoring.repeats import bootstrap_over_seeds, compare_over_seeds, over_seeds
 
 
 def test_an_interval_worked_by_hand():
@@ -57,3 +57,27 @@ def test_wrong_shapes_are_refused():
         compare_over_seeds(hits, hits[:1])
     with pytest.raises(ValueError, match="booleans"):
         compare_over_seeds(hits, hits.astype(int))
+
+
+def test_the_bootstrap_against_a_plain_loop():
+    random = np.random.default_rng(1)
+    first, second = random.random((3, 40)), random.random((3, 40))
+    drawn = []
+    for _ in range(4000):
+        rows, queries = random.integers(0, 3, 3), random.integers(0, 40, 40)
+        drawn.append((second - first)[rows][:, queries].mean())
+    assert bootstrap_over_seeds(first, second) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.01)
+
+
+def test_the_spread_between_seeds_widens_the_bootstraps_interval():
+    gains = np.zeros((2, 50))
+    gains[0] = 0.5  # one seed gains on every query, the other on none
+    assert bootstrap_over_seeds(np.zeros((2, 50)), gains) == pytest.approx((0.0, 0.5))
+    same = np.ones((2, 5), bool)
+    assert bootstrap_over_seeds(same, same) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((0, 3), (0, 3)), ((3,), (3,))])
+def test_what_cannot_be_resampled_is_refused(shapes):
+    with pytest.raises(ValueError, match="expected two arrays of one shape"):
+        bootstrap_over_seeds(np.zeros(shapes[0]), np.zeros(shapes[1]))
