@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,8 @@ class ModelCard:
         identity: SHA-256 over the weights' hash and the recipe: two models of one identity give the same results.
             Of entered embeddings, over all that was entered.
         weights_sha256: of ``weights.pt``; empty where there is none.
-        trained_on: one entry a split that the model saw in training, with at least ``split`` and ``fingerprint``.
+        trained_on: one entry a split that the model saw in training, or that it began with had seen, with at least
+            ``split`` and ``fingerprint``.
         seconds: that the training took.
         summary: scale, steps, seed and data of the training, for people.
         chosen_on: one entry a split whose photos decided which of the training's weights were taken.
@@ -251,10 +252,10 @@ class Workplace:
                 folder=folder,
                 identity=hashlib.sha256(f"{weights}\n{recipe}".encode()).hexdigest(),
                 weights_sha256=weights,
-                trained_on=tuple(card["trained_on"]),
+                trained_on=(*card["trained_on"], *card.get("init_trained_on", ())),
                 seconds=0.0 if is_entered else float(card["seconds"]),
                 summary=_summary(card),
-                chosen_on=tuple(card.get("chosen_on", ())),
+                chosen_on=(*card.get("chosen_on", ()), *card.get("init_chosen_on", ())),
                 is_entered=is_entered,
             )
         except FileNotFoundError:
@@ -306,8 +307,12 @@ def _summary(card: Mapping[str, Any]) -> str:
         return f"embeddings made elsewhere, by a model trained on: {card['trained_on_said']}"
     if "summary" in card:
         return str(card["summary"])
-    parts = ", ".join(
-        f"{seen['num_photos']} {'RENDERED ' if seen['rendered'] else ''}photos of {seen['split']}"
-        for seen in card["trained_on"]
+    before = card.get("init_trained_on", ())
+    begun = f", begun with a model of {_photos(before)}" if before else ""
+    return f"{card['scale']}, {card['num_steps']} steps, seed {card['seed']}, on {_photos(card['trained_on'])}{begun}"
+
+
+def _photos(records: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(
+        f"{seen['num_photos']} {'RENDERED ' if seen['rendered'] else ''}photos of {seen['split']}" for seen in records
     )
-    return f"{card['scale']}, {card['num_steps']} steps, seed {card['seed']}, on {parts}"

@@ -10,7 +10,7 @@ from harness.artifacts import file_sha256
 from harness.detection.card import DetectorCard, DetectorPlan
 from harness.detection.evaluation import DECIDES, Evaluation
 from harness.detection.recipes import BACKBONES_FOLDER, DetectorRecipe
-from harness.training.cards import finish, prepare
+from harness.training.cards import finish, prepare, seen_by
 from harness.training.fitting import (
     LAST_CHECKPOINT,
     FitSettings,
@@ -107,7 +107,9 @@ def train(
         chosen = {"chosen_on": (evaluation.chosen_on(),), "evaluate_every": every, "patience": evaluation.patience}
         plan = plan.model_copy(update=chosen)
     if begin_with is not None:
-        plan = plan.model_copy(update={"init_from_sha256": file_sha256(begin_with)})
+        seen, chose = seen_by(begin_with)
+        told = {"init_from_sha256": file_sha256(begin_with), "init_trained_on": seen, "init_chosen_on": chose}
+        plan = plan.model_copy(update=told)
     join()
     done = first_does(lambda: prepare(out_dir, plan, DetectorCard, force=force))
     if done is not None:

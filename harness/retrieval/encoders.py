@@ -17,7 +17,7 @@ from torch.nn import functional
 from harness.artifacts import file_sha256
 from harness.retrieval.backbones import encoder_width, make_encoder_backbone, published_pixels, published_wh
 from harness.retrieval.cgd import OwnPixels
-from harness.retrieval.initial_weights import InitialWeights, initialise
+from harness.retrieval.initial_weights import InitialWeights, find, initialise
 from harness.retrieval.settings import Count, Frozen, Weight
 from harness.training.cards import (
     CARD_FILE,
@@ -27,6 +27,7 @@ from harness.training.cards import (
     TrainedOn,
     clear,
     library_versions,
+    seen_by,
     write,
 )
 from harness.training.keeping import write_whole
@@ -59,7 +60,9 @@ class EncoderCard(Outcome):
         kind: tells it from a model that was trained here.
         name: of the model.
         recipe: see `EncoderSettings`.
-        trained_on: nothing of what is known here; which photos its maker used is not.
+        trained_on: photos that its weights are known to have seen, which is those of a model trained here; which ones
+            another maker used is unknown.
+        chosen_on: photos by which the weights of that model were chosen.
         initial_weights: where its weights come from.
         summary: for people.
         num_parameters: of the network.
@@ -71,6 +74,7 @@ class EncoderCard(Outcome):
     name: str
     recipe: EncoderSettings
     trained_on: tuple[TrainedOn, ...] = ()
+    chosen_on: tuple[TrainedOn, ...] = ()
     initial_weights: InitialWeights
     summary: str
     num_parameters: int
@@ -146,8 +150,12 @@ def enter_encoder(
     with torch.random.fork_rng():
         torch.manual_seed(0)  # random weights, where they are asked for, are always the same
         network = Encoder(settings)
-    began_with = initialise(network, init_from)
-    origin = "random weights" if began_with.sha256 is None else f"{began_with.what}, which photos trained it is unknown"
+    began_with, file = initialise(network, init_from), find(init_from, settings.backbone)
+    trained_on, chosen_on = ((), ()) if file is None else seen_by(file)
+    origin = "random weights" if began_with.sha256 is None else began_with.what
+    if began_with.sha256 is not None:
+        seen = ", ".join(f"{one.num_photos} photos of {one.split}" for one in trained_on)
+        origin += f", trained on {seen}" if seen else ", which photos trained it is unknown"
     clear(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
@@ -160,6 +168,8 @@ def enter_encoder(
     card = EncoderCard(
         name=name,
         recipe=settings,
+        trained_on=trained_on,
+        chosen_on=chosen_on,
         initial_weights=began_with,
         summary=f"frozen {settings.backbone} ({origin})",
         num_parameters=sum(parameter.numel() for parameter in network.parameters()),

@@ -16,7 +16,7 @@ from harness.retrieval.card import RetrieverCard, RetrieverPlan
 from harness.retrieval.evaluation import Judge, inference_weights
 from harness.retrieval.recipes import RetrieverRecipe, Scale
 from harness.retrieval.settings import RetrieverSettings
-from harness.training.cards import finish, prepare
+from harness.training.cards import finish, prepare, seen_by
 from harness.training.fitting import FitSettings, check_precision, fit
 from harness.training.processes import first_does, join
 from harness.types import InputError
@@ -110,6 +110,7 @@ def train(
     run_seed = _run_seed(seed, name)
     batches = identity_batches(crops, settings, run_seed, accumulate)
     batch_size = batches.num_identities * batches.num_crops
+    seen, chose = ((), ()) if begin_with is None else seen_by(begin_with)
     plan = RetrieverPlan(
         name=name,
         scale=scale,
@@ -120,6 +121,8 @@ def train(
         num_steps=num_steps or settings.num_steps or _steps_of_epochs(crops, settings, batch_size),
         garments_sha256=garments_sha256,
         init_from_sha256=None if begin_with is None else file_sha256(begin_with),
+        init_trained_on=seen,
+        init_chosen_on=chose,
     )
     every = 0 if judge is None else judge.steps(len(crops.labels), batch_size)
     if judge is not None and judge.patience:

@@ -75,6 +75,8 @@ class TrainingPlan(BaseModel):
         trained_on: the photos.
         seed: as the user gave it.
         num_steps: optimiser steps.
+        init_trained_on: photos that a model was trained on from whose weights this one begins, as `seen_by` knows.
+        init_chosen_on: photos by which the weights of that model were chosen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +86,42 @@ class TrainingPlan(BaseModel):
     trained_on: tuple[TrainedOn, ...]
     seed: int
     num_steps: int = Field(ge=1)
+    init_trained_on: tuple[TrainedOn, ...] = ()
+    init_chosen_on: tuple[TrainedOn, ...] = ()
+
+
+def seen_by(weights: Path) -> tuple[tuple[TrainedOn, ...], tuple[TrainedOn, ...]]:
+    """Photos that a model was trained on, and photos that chose its weights; those of what it began with included.
+
+    Args:
+        weights: a file in the folder of a model, whose card or plan says so; of any other file nothing is known.
+
+    Raises:
+        InputError: the card or the plan is damaged.
+    """
+    for path in (weights.with_name(CARD_FILE), weights.with_name(PLAN_FILE)):
+        try:
+            told = json.loads(path.read_bytes())
+            if not isinstance(told, dict) or "trained_on" not in told:
+                continue  # somebody else's file
+            trained, chosen = (
+                tuple(dict.fromkeys(TrainedOn.model_validate(one) for name in names for one in _rows(told.get(name))))
+                for names in (("trained_on", "init_trained_on"), ("chosen_on", "init_chosen_on"))
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: is damaged ({' '.join(str(error).split())[:200]}), so which photos {weights.name} has seen is "
+                "unknown; train that model again, or copy the file elsewhere to begin with it all the same"
+            ) from error
+        return trained, chosen
+    return (), ()
+
+
+def _rows(told: Any) -> list[Any]:
+    """The entries of a card's list; a backbone's card has one entry instead."""
+    return told if isinstance(told, list) else [] if told is None else [told]
 
 
 class Outcome(BaseModel):

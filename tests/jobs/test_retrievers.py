@@ -68,6 +68,25 @@ def test_a_row_on_the_photos_that_chose_a_retriever_is_marked(data, validation, 
     assert row["contamination"] == "chosen on validation: m0"
 
 
+def test_a_row_is_marked_when_what_the_model_began_with_was_trained_or_chosen_on_the_photos(
+    data, validation, chosen_on_validation, tmp_path
+):
+    parent = Workplace(chosen_on_validation[0]).model_folder("retriever", "m0")
+    ok(*arguments(data, tmp_path, "--init-from", parent))
+    card = Workplace(tmp_path).model_card("retriever", "m0")
+    assert card.saw(validation.fingerprint) == "chosen on"
+    seen = ("--split", "train", "--split", "validation")
+    steps = ("--data", data, "--work", tmp_path, "--scale", "tiny", "--steps", 2)
+    ok("train", "retriever", "m7", *steps, *seen, "--init-from", card.folder / "weights.pt")
+    m7 = Workplace(tmp_path).model_folder("retriever", "m7")
+    ok("train", "retriever", "m11", *steps, "--deepfashion2-only", "--init-from", m7)
+    grandchild = Workplace(tmp_path).model_card("retriever", "m11")
+    assert grandchild.saw(validation.fingerprint) == "trained on"
+    assert "begun with a model of 360 RENDERED photos of train, 60 RENDERED photos of validation" in grandchild.summary
+    row = json.loads(ok("score", "m11 + GT", "--data", data, "--work", tmp_path, "--json"))
+    assert row["contamination"] == "trained on validation: m11"
+
+
 def test_held_out_pairs_judge(data, tmp_path):
     assert "best at step" in ok(*arguments(data, tmp_path, "--hold-out", "--patience", 1))
     card, train = Workplace(tmp_path).model_card("retriever", "m0"), read_split(data, "train")

@@ -148,3 +148,21 @@ def test_a_team_models_name_differs_from_an_entered_ones_by_more_than_case(tmp_p
     (tmp_path / "ours.toml").write_text('[models.ViT]\nbase = "m0"\n')
     train = ("train", "retriever", "ViT", "--recipes", tmp_path / "ours.toml", "--data", stripes_root)
     assert "there is a retriever vit here already" in refused(*train, "--work", tmp_path, "--scale", "tiny")
+
+
+def test_an_encoder_with_the_weights_of_a_model_trained_here_has_seen_its_photos(tmp_path: Path):
+    torch.manual_seed(5)
+    seen = {"fingerprint": "f", "split": "validation", "num_photos": 7, "image_ids_sha256": "0", "rendered": True}
+    theirs = tmp_path / "m99"
+    theirs.mkdir()
+    network = timm.create_model(VIT, num_classes=0)
+    torch.save({f"backbone.{name}": value for name, value in network.state_dict().items()}, theirs / "weights.pt")
+    (theirs / "card.json").write_text(json.dumps({"trained_on": [seen], "chosen_on": [{**seen, "fingerprint": "g"}]}))
+    work = Workplace(tmp_path)
+    given = encoder_settings(VIT)
+    card = enter_encoder("vit", given, work.model_folder("retriever", "vit"), init_from=str(theirs))
+    assert card.summary == f"frozen {VIT} (m99, trained on 7 photos of validation)"
+    assert work.model_card("retriever", "vit").saw("f") == "trained on"
+    assert work.model_card("retriever", "vit").saw("g") == "chosen on"
+    published = enter_encoder("other", given, tmp_path / "other", init_from="none")
+    assert published.trained_on == published.chosen_on == ()
