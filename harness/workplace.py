@@ -33,6 +33,7 @@ class ModelCard:
             ``split`` and ``fingerprint``.
         seconds: that the training took.
         summary: scale, steps, seed and data of the training, for people.
+        copied_from: one entry a split of whose photos it saw copies in another data set.
         chosen_on: one entry a split whose photos decided which of the training's weights were taken.
         is_entered: whether there are no weights, but embeddings that were made elsewhere.
     """
@@ -45,14 +46,21 @@ class ModelCard:
     seconds: float
     summary: str = ""
     chosen_on: tuple[Mapping[str, Any], ...] = ()
+    copied_from: tuple[Mapping[str, Any], ...] = ()
     is_entered: bool = False
 
     def saw(self, fingerprint: str) -> str | None:
-        """How the model knows the photos of this fingerprint: ``trained on`` or ``chosen on``; None if it does not.
+        """How the model knows the photos of this fingerprint: ``trained on``, ``trained on copies of``,
+        ``chosen on``; None if it does not.
 
         The name of the split does not count: the same photos may be a training split elsewhere.
         """
-        for how, photos in (("trained on", self.trained_on), ("chosen on", self.chosen_on)):
+        ways = (
+            ("trained on", self.trained_on),
+            ("trained on copies of", self.copied_from),
+            ("chosen on", self.chosen_on),
+        )
+        for how, photos in ways:
             if any(seen["fingerprint"] == fingerprint for seen in photos):
                 return how
         return None
@@ -256,6 +264,7 @@ class Workplace:
                 seconds=0.0 if is_entered else float(card["seconds"]),
                 summary=_summary(card),
                 chosen_on=(*card.get("chosen_on", ()), *card.get("init_chosen_on", ())),
+                copied_from=tuple(card.get("copied_from", ())),
                 is_entered=is_entered,
             )
         except FileNotFoundError:

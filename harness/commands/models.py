@@ -271,17 +271,17 @@ def train_retriever(
             _tell(note, err=True)
         splits = [garments_of(photos[0], training_ids(photos[0], hold_out))]
         splits += [garments_of(part, part.photos.image_ids) for part in photos[1:]]
-        parts, kept = [*splits, *read_sources(source)], None
+        parts, told = [*splits, *read_sources(source)], {}
         if deduplicate or (deduplicate is None and source):
             with bars() as report:
-                parts, kept = without_copies(data, place.root, leave_out, report)(parts)
+                parts, told = without_copies(data, place.root, leave_out, report)(parts)
         card = train(
             name,
             tuned.recipe,
             scale,
             parts,
             folder,
-            garments_sha256=kept,
+            **told,
             split=photos[0],
             hold_out=hold_out,
             evaluate_on=None if evaluate_on is None else read_photos(data, evaluate_on),

@@ -129,7 +129,9 @@ def read_sources(given: list[str] | None) -> list[Any]:
 
 
 def without_copies(data: Path, work: Path, leave_out: bool, report: Any) -> Any:
-    """A function that takes copies out of sources, says what went, and returns the rest with its SHA-256.
+    """A function that takes copies out of sources and says what went.
+
+    It returns the rest, and what the training has to know of it by the names of its arguments.
 
     Args:
         data: the DeepFashion2 folder, whose validation split is guarded.
@@ -140,17 +142,19 @@ def without_copies(data: Path, work: Path, leave_out: bool, report: Any) -> Any:
     from harness.jobs import duplicates
     from harness.training.processes import first_does, join, place
 
-    def take_out(parts: list[Any]) -> tuple[list[Any], str | None]:
-        def first() -> Any:
-            guard = duplicates.guarded(data, parts)
-            return duplicates.without_copies(parts, guard, work, leave_out_guarded=leave_out, report=report)
-
+    def take_out(parts: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+        guard = duplicates.guarded(data, parts)
         join()
-        left, found = first_does(first)
+        left, found = first_does(
+            lambda: duplicates.without_copies(parts, guard, work, leave_out_guarded=leave_out, report=report)
+        )
         if place().rank == 0:
             for line in duplicates.in_words(found):
                 typer.echo(line, err=True)
-        return left, found.kept_sha256
+        return left, {
+            "garments_sha256": found.kept_sha256,
+            "copied_from": duplicates.copied_from(guard, found),
+        }
 
     return take_out
 

@@ -65,7 +65,7 @@ def ablate(
     *,
     num_steps: int | None = None,
     deepfashion2_only: bool = False,
-    without_copies: Callable[[list[Garments]], tuple[list[Garments], str | None]] | None = None,
+    without_copies: Callable[[list[Garments]], tuple[list[Garments], Mapping[str, Any]]] | None = None,
     num_workers: int = 1,
     force: bool = False,
     report: Reporter,
@@ -83,7 +83,8 @@ def ablate(
         seeds: different ones, at least one.
         num_steps: optimiser steps instead of the recipes'.
         deepfashion2_only: train without the sources that recipes name and that are not given.
-        without_copies: takes copies out of the sources of a recipe, and says which garments are left; None keeps all.
+        without_copies: takes copies out of the sources of a recipe; beside the rest it gives arguments of
+            `harness.retrieval.training.train` that tell of it. None keeps all.
         num_workers: trainings side by side, on a GPU each where there are any, else one thread each.
         force: replace trainings of other settings.
         report: where progress is shown.
@@ -96,19 +97,19 @@ def ablate(
     for what, values in (("recipe", [recipe.name for recipe in recipes]), ("seed", list(seeds))):
         if len(set(values)) < len(values) or not values:
             raise InputError(f"{what}s: expected at least one, each once, got {', '.join(map(str, values)) or 'none'}")
-    own: dict[str, tuple[list[Garments], str | None]] = {}
+    own: dict[str, tuple[list[Garments], Mapping[str, Any]]] = {}
     for recipe in recipes:
         named = [part for part in parts if part.source in recipe.trained_on]
-        own[recipe.name] = without_copies(named) if without_copies and len(named) > 1 else (named, None)
+        own[recipe.name] = without_copies(named) if without_copies and len(named) > 1 else (named, {})
     jobs = []
     for seed in seeds:
         for recipe in recipes:
-            garments, kept = own[recipe.name]
+            garments, left = own[recipe.name]
             folder = work.root / "ablations" / recipe.name / f"seed-{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             arguments = {"recipe": recipe, "scale": scale, "parts": garments, "judged_on": judged_on, "out_dir": folder}
             how: dict[str, Any] = {"seed": seed, "num_steps": num_steps, "deepfashion2_only": deepfashion2_only}
-            how |= {"garments_sha256": kept, "force": force}
+            how |= {"force": force, **left}
             jobs.append(Job(f"{recipe.name}, seed {seed}", train_and_score, arguments | how, folder))
     found = side_by_side(jobs, num_workers, report)
     first: Mapping[int, Bools] | None = None

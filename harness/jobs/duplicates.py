@@ -10,6 +10,7 @@ from harness.data.duplicates import DuplicateReport, deduplicate
 from harness.data.garments import Garments, garments_of
 from harness.data.sources import read_source
 from harness.progress import Reporter, silent
+from harness.training.cards import TrainedOn
 from harness.types import SplitName
 from harness.workers import available_cores
 
@@ -71,6 +72,13 @@ def without_copies(
         workers=available_cores() if workers is None else workers,
         report=report,
     )
+
+
+def copied_from(guard: Sequence[Garments], found: DuplicateReport) -> tuple[TrainedOn, ...]:
+    """The guarded splits, if copies of their crops are left among what is trained on."""
+    if all(one.num_guarded == one.num_left_out for one in found.sources):
+        return ()
+    return tuple(part.record for part in guard)
 
 
 def guarded(data: Path, parts: Sequence[Garments]) -> list[Garments]:

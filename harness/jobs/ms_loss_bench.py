@@ -29,7 +29,7 @@ from harness.workplace import Workplace
 
 if TYPE_CHECKING:
     from harness.retrieval.embedding import Embedder
-    from harness.retrieval.tuning import Attempt
+    from harness.retrieval.tuning.searching import Attempt
 
 STUDIES_FILE = "ms-loss.sqlite"
 """Below the working folder's ``studies``: the studies, unless a server has them."""
@@ -51,7 +51,7 @@ class Request:
         num_trials: finished ones that the study is to have in all.
         num_steps: of a training; None for the recipe's.
         num_looks: at a model in training, which may prune it.
-        space: a name of `harness.retrieval.tuning_values.SPACES`.
+        space: a name of `harness.retrieval.tuning.values.SPACES`.
         pruner: see `harness.retrieval.tuning.tune`.
         seed: of the search and of its trainings; repeats have the seeds after it.
         num_best: of the trials, so many are repeated.
@@ -115,7 +115,7 @@ def study_folder(work: Workplace, study: str) -> Path:
 
 def database_of(work: Workplace, storage: str | None) -> Any:
     """Where studies are kept."""
-    from harness.retrieval.study_database import Database
+    from harness.retrieval.tuning.database import Database
 
     return Database.at(storage or work.root / "studies" / STUDIES_FILE)
 
@@ -134,7 +134,7 @@ class Bench:
         from harness.data.deepfashion2 import read_split
         from harness.data.garments import garments_of
         from harness.jobs.retrievers import GroundTruthAccuracy
-        from harness.retrieval.tuning_values import SPACES
+        from harness.retrieval.tuning.values import SPACES
 
         self.request = request
         split: Split = read_split(request.data, "train")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from harness.jobs.ms_loss_bench import Bench, Request, database_of, keep_logs_alone
 from harness.progress import Reporter, silent
 from harness.retrieval.settings import MultiSimilaritySettings
-from harness.retrieval.tuning_values import DEFAULTS, SPACES, WANG, StudyState, Tried
+from harness.retrieval.tuning.values import DEFAULTS, SPACES, WANG, StudyState, Tried
 from harness.training.fitting import write_progress
 from harness.types import InputError, Progress
 from harness.workers import Job, side_by_side
 
 if TYPE_CHECKING:
-    from harness.retrieval.tuning import Repeat
+    from harness.retrieval.tuning.searching import Repeat
 
 
 def tidy(folder: Path, state: StudyState) -> None:
@@ -44,12 +44,12 @@ def search(request: Request, report: Reporter = silent, gpu: int | None = None) 
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
-    from harness.retrieval import tuning
+    from harness.retrieval.tuning import searching
 
     bench = Bench(request)
     database = database_of(request.work, request.storage)
     request.folder.mkdir(parents=True, exist_ok=True)
-    state = tuning.tune(
+    state = searching.tune(
         database,
         request.study,
         bench.conditions,
@@ -66,8 +66,8 @@ def search(request: Request, report: Reporter = silent, gpu: int | None = None) 
     )
     if request.num_repeats:
         wanted = [one for some in wanted_repeats(request, state).values() for one in some]
-        name = request.study + tuning.REPEATS
-        tuning.repeat(database, name, bench.conditions, bench.repeat, wanted, report("repeats"))
+        name = request.study + searching.REPEATS
+        searching.repeat(database, name, bench.conditions, bench.repeat, wanted, report("repeats"))
 
 
 def first_trials(of_recipe: MultiSimilaritySettings) -> dict[str, MultiSimilaritySettings]:
@@ -82,7 +82,7 @@ def wanted_repeats(request: Request, state: StudyState) -> dict[MultiSimilarityS
     Raises:
         InputError: no trial but that of the defaults ran to its end.
     """
-    from harness.retrieval.tuning import Repeat
+    from harness.retrieval.tuning.searching import Repeat
 
     tuned = list(dict.fromkeys(one.settings for one in state.ranked if one.settings not in (None, DEFAULTS)))
     if not tuned:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.jobs.ms_loss_bench import OBJECTIVE, database_of, study_folder
 from harness.jobs.tuned_losses import entry_name
-from harness.retrieval.tuning_values import DEFAULTS, NAMES, StudyState
+from harness.retrieval.tuning.values import DEFAULTS, NAMES, StudyState
 from harness.scoring.repeats import bootstrap_over_seeds, compare_over_seeds, over_seeds
 from harness.training.cards import write_text
 from harness.types import RANKS, Bools
@@ -22,7 +22,7 @@ from harness.workplace import Workplace
 
 if TYPE_CHECKING:
     from harness.retrieval.settings import MultiSimilaritySettings
-    from harness.retrieval.tuning import Repeat
+    from harness.retrieval.tuning.searching import Repeat
 
 _STATES = ("complete", "pruned", "running", "waiting", "fail")
 
@@ -43,8 +43,8 @@ def summary_of(work: Workplace, study: str, storage: str | None = None) -> dict[
     Raises:
         InputError: the database cannot be used, or has no such study.
     """
-    from harness.retrieval.tuning import REPEATS, read_repeats, read_study
-    from harness.retrieval.tuning_plots import draw
+    from harness.retrieval.tuning.plots import draw
+    from harness.retrieval.tuning.searching import REPEATS, read_repeats, read_study
 
     database = database_of(work, storage)
     state = read_study(database, study)

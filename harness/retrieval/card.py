@@ -15,6 +15,7 @@ class RetrieverPlan(TrainingPlan):
         recipe: the settings, resolved.
         wanted: the sources that the recipe names; ``trained_on`` is what it is really trained on.
         garments_sha256: of which garments of these were left when copies had been taken out; None where nobody did.
+        copied_from: splits that are not trained on, but of whose photos copies are.
         init_from_sha256: of the file of initial weights that was asked for; None for what the recipe begins with.
         patience: looks without a better figure that end the training; 0 where the last weights are taken.
         evaluate_every: steps between the looks that choose; None where the last weights are taken.
@@ -26,6 +27,7 @@ class RetrieverPlan(TrainingPlan):
     recipe: RetrieverSettings
     wanted: tuple[str, ...]
     garments_sha256: str | None = None
+    copied_from: tuple[TrainedOn, ...] = ()
     init_from_sha256: str | None = None
     patience: int = 0
     evaluate_every: int | None = None

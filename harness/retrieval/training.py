@@ -16,7 +16,7 @@ from harness.retrieval.card import RetrieverCard, RetrieverPlan
 from harness.retrieval.evaluation import Judge, inference_weights
 from harness.retrieval.recipes import RetrieverRecipe, Scale
 from harness.retrieval.settings import RetrieverSettings
-from harness.training.cards import finish, prepare, seen_by
+from harness.training.cards import TrainedOn, finish, prepare, seen_by
 from harness.training.fitting import FitSettings, check_precision, fit
 from harness.training.processes import first_does, join
 from harness.types import InputError
@@ -39,6 +39,7 @@ def train(
     num_steps: int | None = None,
     deepfashion2_only: bool = False,
     garments_sha256: str | None = None,
+    copied_from: tuple[TrainedOn, ...] = (),
     init_from: Path | str | None = None,
     num_workers: int | None = None,
     checkpoint_every: int = 100,
@@ -67,6 +68,7 @@ def train(
         deepfashion2_only: train on the given sources although the recipe names further sources.
         garments_sha256: which garments of the parts are left, where copies were taken out; another number is another
             training.
+        copied_from: splits of which copies are among the garments; the card tells of them, so that rows are marked.
         init_from: weights to begin with: ``imagenet`` (timm's), ``none`` (random ones), or a path: a file of timm's, or
             the folder of a model trained here. None begins as the recipe says.
         num_workers: processes that decode photos; None for none where the crops fit in memory, else one a core.
@@ -120,6 +122,7 @@ def train(
         seed=seed,
         num_steps=num_steps or settings.num_steps or _steps_of_epochs(crops, settings, batch_size),
         garments_sha256=garments_sha256,
+        copied_from=copied_from,
         init_from_sha256=None if begin_with is None else file_sha256(begin_with),
         init_trained_on=seen,
         init_chosen_on=chose,

@@ -91,7 +91,9 @@ class TrainingPlan(BaseModel):
 
 
 def seen_by(weights: Path) -> tuple[tuple[TrainedOn, ...], tuple[TrainedOn, ...]]:
-    """Photos that a model was trained on, and photos that chose its weights; those of what it began with included.
+    """Photos that a model was trained on, and photos that chose its weights.
+
+    Those of what it began with are included, and as trained on those of which it saw copies.
 
     Args:
         weights: a file in the folder of a model, whose card or plan says so; of any other file nothing is known.
@@ -106,7 +108,7 @@ def seen_by(weights: Path) -> tuple[tuple[TrainedOn, ...], tuple[TrainedOn, ...]
                 continue  # somebody else's file
             trained, chosen = (
                 tuple(dict.fromkeys(TrainedOn.model_validate(one) for name in names for one in _rows(told.get(name))))
-                for names in (("trained_on", "init_trained_on"), ("chosen_on", "init_chosen_on"))
+                for names in (("trained_on", "init_trained_on", "copied_from"), ("chosen_on", "init_chosen_on"))
             )
         except (FileNotFoundError, NotADirectoryError):
             continue

@@ -16,8 +16,8 @@ from harness.jobs.ms_loss_report import summary_of
 from harness.jobs.tuned_losses import tuned_recipe
 from harness.retrieval.recipes import find_recipe
 from harness.retrieval.settings import MultiSimilaritySettings
-from harness.retrieval.tuning import repeat, tune
-from harness.retrieval.tuning_values import DEFAULTS, WANG, WIDE, StudyState, Tried
+from harness.retrieval.tuning.searching import repeat, tune
+from harness.retrieval.tuning.values import DEFAULTS, WANG, WIDE, StudyState, Tried
 from harness.types import InputError
 from harness.workplace import Workplace
 from tests.commands import call, ok, refused

@@ -22,8 +22,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def table_3(data: Path, work: Path, *more: str) -> dict[str, Any]:
     shown = json.loads(ok("tables", "--data", data, "--work", work, "--json", *more))
-    assert [table["number"] for table in shown["tables"]] == [2, 3, 4, 5, 6, 7]
-    found: dict[str, Any] = shown["tables"][1]
+    assert [table["number"] for table in shown["tables"]] == [1, 2, 3, 4, 5, 6, 7]
+    found: dict[str, Any] = shown["tables"][2]
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 from harness.data.deepfashion2 import read_split
 from harness.data.garments import garments_of
 from harness.data.rendered import RenderSettings, render
+from harness.workplace import Workplace
 from tests.commands import call, ok, refused
 
 
@@ -74,9 +75,13 @@ def test_copies_of_validation_are_told_and_left_out_on_demand(data, tmp_path, re
     mine = manifest(tmp_path, data, "validation", 6)
     told, card = train(data, tmp_path / "kept", recipes, "--source", f"Mine={mine}")
     assert "Mine: 6 crops are copies of validation crops and are trained on all the same, such as" in told
+    validation = read_split(data, "validation")
+    known = Workplace(tmp_path / "kept").model_card("retriever", "m18").saw(validation.fingerprint)
+    assert known == "trained on copies of"
     told, without = train(data, tmp_path / "gone", recipes, "--source", f"Mine={mine}", "--leave-out-validation")
     assert "Mine: 6 crops of 6 left out as copies: 6 of validation" in told
     assert without["num_crops"] < card["num_crops"]
+    assert Workplace(tmp_path / "gone").model_card("retriever", "m18").saw(validation.fingerprint) is None
 
 
 def test_a_source_must_be_written_as_name_and_path(data, tmp_path, recipes):

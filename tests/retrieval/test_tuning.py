@@ -18,14 +18,14 @@ import pytest
 from pydantic import BaseModel
 
 from harness.data.garments import garments_of
-from harness.retrieval import studies, tuning
 from harness.retrieval.evaluation import Judge
 from harness.retrieval.settings import MultiSimilaritySettings
-from harness.retrieval.study_database import Database
-from harness.retrieval.study_workers import is_gone, this_process
 from harness.retrieval.training import train
-from harness.retrieval.tuning import Repeat, read_repeats, read_study, repeat, tune
-from harness.retrieval.tuning_values import DEFAULTS, NARROW, WANG, WIDE
+from harness.retrieval.tuning import studies
+from harness.retrieval.tuning.database import Database
+from harness.retrieval.tuning.searching import REPEATS, Repeat, read_repeats, read_study, repeat, tune
+from harness.retrieval.tuning.values import DEFAULTS, NARROW, WANG, WIDE
+from harness.retrieval.tuning.workers import is_gone, this_process
 from harness.training.fitting import read_progress
 from harness.types import InputError
 
@@ -120,8 +120,8 @@ from pathlib import Path
 folder, url, name, num_trials, host = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
 sys.path.insert(0, {root!r})
 socket.gethostname = lambda: host
-from harness.retrieval.study_database import Database
-from harness.retrieval.tuning import tune
+from harness.retrieval.tuning.database import Database
+from harness.retrieval.tuning.searching import tune
 from tests.retrieval.test_tuning import FIRST, Conditions, worth
 
 def objective(attempt):
@@ -319,7 +319,7 @@ def test_repeats_are_made_once_over_all_workers(database):
 
 def test_an_unknown_study_lists_those_there_are(database):
     run(database, num_trials=1)
-    repeat(database, "m8" + tuning.REPEATS, Conditions(), lambda _: (0.0, {}), [Repeat(WANG, 1)])
+    repeat(database, "m8" + REPEATS, Conditions(), lambda _: (0.0, {}), [Repeat(WANG, 1)])
     with pytest.raises(InputError, match=r"there is no study 'm9' \(there are: m8\)"):
         read_study(database, "m9")
 

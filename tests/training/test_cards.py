@@ -21,11 +21,12 @@ def told(**lists: object) -> str:
 
 
 def test_a_card_tells_of_its_own_photos_and_of_those_before(tmp_path: Path):
-    train, shops, validation = map(record, ("train", "Street2Shop", "validation"))
+    train, shops, test, validation = map(record, ("train", "Street2Shop", "test", "validation"))
     lists = {"trained_on": [train], "init_trained_on": [train, shops], "init_chosen_on": [validation]}
+    lists["copied_from"] = [test]
     (tmp_path / "card.json").write_text(told(**lists))
     (tmp_path / "plan.json").write_text(told(trained_on=[]))
-    assert seen_by(tmp_path / "weights.pt") == ((train, shops), (validation,))
+    assert seen_by(tmp_path / "weights.pt") == ((train, shops, test), (validation,))
 
 
 def test_a_checkpoint_of_an_interrupted_training_has_a_plan_and_a_backbone_one_record(tmp_path: Path):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.retrieval.tuning_values import LOGARITHMIC, NAMES, StudyState, Tried
+from harness.retrieval.tuning.values import LOGARITHMIC, NAMES, StudyState, Tried
 
 _COLOURS = {"complete": "#1b5e8c", "pruned": "#b0b0b0", "best": "#c2410c", "given": "#2e7d32"}
 _SIGNS = {"alpha": "α", "beta": "β", "base": "λ (base)", "epsilon": "ε of the miner", "weight": "weight of the loss"}

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel
 
 from harness.retrieval.settings import MultiSimilaritySettings
-from harness.retrieval.studies import (
+from harness.retrieval.tuning.database import Database
+from harness.retrieval.tuning.studies import (
     TASK,
     conditions_of,
     do_tasks,
@@ -23,8 +24,7 @@ from harness.retrieval.studies import (
     put_back,
     search,
 )
-from harness.retrieval.study_database import Database
-from harness.retrieval.tuning_values import LOGARITHMIC, NAMES, WIDE, SearchSpace, StudyState, Tried
+from harness.retrieval.tuning.values import LOGARITHMIC, NAMES, WIDE, SearchSpace, StudyState, Tried
 from harness.types import InputError, Progress
 
 PrunerName = Literal["median", "halving", "none"]

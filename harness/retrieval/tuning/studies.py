@@ -18,8 +18,8 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel
 
-from harness.retrieval.study_database import HEARTBEAT_S, MISSED
-from harness.retrieval.study_workers import is_gone, this_process
+from harness.retrieval.tuning.database import HEARTBEAT_S, MISSED
+from harness.retrieval.tuning.workers import is_gone, this_process
 from harness.training.cards import differences
 from harness.types import InputError, Progress
 
@@ -47,7 +47,7 @@ def open_study(
     """The study of a name, made where there is none.
 
     Args:
-        storage: of `harness.retrieval.study_database.Database.open`, with `put_back`.
+        storage: of `harness.retrieval.tuning.database.Database.open`, with `put_back`.
         name: of the study.
         conditions: what all of its trials have in common.
         first: task -> values that are tried before others; those that are lacking are put in.
@@ -94,7 +94,7 @@ def search(
 
     Args:
         study: of `open_study`.
-        turn: of the database, see `harness.retrieval.study_database.Database.turn`.
+        turn: of the database, see `harness.retrieval.tuning.database.Database.turn`.
         objective: may raise `optuna.TrialPruned`.
         num_trials: complete and pruned ones; those of earlier runs count.
         sampler: of the trial at a place, from 0: a search that was interrupted goes on as it would have.
