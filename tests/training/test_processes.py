@@ -95,7 +95,8 @@ def work(how):
         assert got == all_pids[0] and len(set(all_pids)) == 2
         assert processes.any_of(here.rank == 1) and not processes.any_of(False)
         (out / f"shared{here.rank}").touch()
-        time.sleep(2)  # the death of the first must not meet the other in what went before
+        while not (out / f"shared{1 - here.rank}").exists():  # or the death of the first meets the other in the above
+            time.sleep(0.01)
         processes.first_does(lambda: {}["key"])
     elif how == "one fails":
         processes.join()
@@ -138,8 +139,8 @@ def start(tmp_path: Path, how: str) -> "subprocess.Popen[str]":
 
 
 def none_is_left(tmp_path: Path) -> bool:
-    """Whether the processes that wrote their ids are gone, within some seconds."""
-    for _ in range(100):
+    """Whether the processes that wrote their ids are gone, within a minute."""
+    for _ in range(600):
         alive = [path for path in tmp_path.glob("pid*") if Path("/proc", path.read_text()).exists()]
         if not alive:
             return True
@@ -150,7 +151,7 @@ def none_is_left(tmp_path: Path) -> bool:
 @pytest.mark.slow
 def test_processes_share_what_they_know_and_an_error_of_the_first(tmp_path):
     child = start(tmp_path, "share")
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=200)
     assert sorted(path.name for path in tmp_path.glob("shared*")) == ["shared0", "shared1"], errors
     assert child.returncode == 1
     assert errors.count("Traceback") == 1
@@ -167,7 +168,7 @@ def test_processes_share_what_they_know_and_an_error_of_the_first(tmp_path):
 )
 def test_the_first_error_ends_all_and_is_told_once(how, message, tmp_path):
     child = start(tmp_path, how)
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=200)
     assert child.returncode == 1
     assert errors.count("Traceback") == 1
     assert message in errors
@@ -177,7 +178,7 @@ def test_the_first_error_ends_all_and_is_told_once(how, message, tmp_path):
 @pytest.mark.slow
 def test_the_death_of_one_ends_all(tmp_path):
     child = start(tmp_path, "killed")
-    child.communicate(timeout=60)
+    child.communicate(timeout=200)
     assert child.returncode != 0
     assert none_is_left(tmp_path)
 
@@ -193,7 +194,7 @@ def test_a_signal_to_the_launcher_reaches_all(number, tmp_path):
         os.killpg(child.pid, number)  # as a terminal does
     else:
         child.send_signal(number)
-    child.communicate(timeout=60)
+    child.communicate(timeout=200)
     assert none_is_left(tmp_path)
     if number != signal.SIGKILL:
         assert child.returncode == 143
