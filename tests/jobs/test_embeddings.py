@@ -222,9 +222,19 @@ def test_a_run_goes_on_at_the_first_missing_shard(
 
 
 SCRIPT = """
-import sys
+import os, time
 from harness import shards
+from harness.retrieval import embedding
 shards.PHOTOS_A_SHARD = 4
+embed, shares = embedding.embed, []
+
+def held(*arguments, **options):
+    shares.append(1)
+    if len(shares) > int(os.environ.get("SHARDS_OF_A_PROCESS", 100)):
+        time.sleep(600)
+    return embed(*arguments, **options)
+
+embedding.embed = held
 from run import main
 if __name__ == "__main__":
     main()
@@ -245,9 +255,10 @@ def test_killed_with_two_processes_it_goes_on(
 ) -> None:
     expected = vectors(told("m4 + GT", "--data", data, "--work", work)[0])
     shutil.rmtree(work / "store")
+    monkeypatch.setenv("SHARDS_OF_A_PROCESS", "2")
     child = start(work, "m4 + GT", "--data", data, "--devices", 2)
-    while child.poll() is None and len(list(work.glob("store/embed/*/part-*.sha256"))) < 2:
-        time.sleep(0.002)
+    while child.poll() is None and len(list(work.glob("store/embed/*/part-*.sha256"))) < 3:
+        time.sleep(0.02)
     assert child.poll() is None, child.communicate()
     os.kill(child.pid, signal.SIGKILL)
     child.communicate()
