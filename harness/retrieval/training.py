@@ -253,6 +253,9 @@ def _check_sources(name: str, recipe: RetrieverRecipe, parts: Sequence[Garments]
             f"retriever {name}: {', '.join(unwanted)} is not among what recipe {recipe.name} trains on "
             f"({', '.join(recipe.trained_on)}); leave it out, or take a recipe that names it"
         )
+    twice = [source for row, source in enumerate(given) if source in given[:row]]
+    if twice:
+        raise InputError(f"retriever {name}: {twice[0]} was given twice, and its garments would be their own negatives")
     missing = [source for source in recipe.trained_on if source not in given]
     if missing and not deepfashion2_only:
         raise InputError(

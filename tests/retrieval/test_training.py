@@ -159,6 +159,13 @@ def test_sources_that_are_not_there_must_be_waived(run, tmp_path, validation_spl
     assert not list(tmp_path.iterdir())
 
 
+def test_no_source_is_trained_on_twice(tmp_path, recipe, train_split):
+    part = garments_of(train_split, train_split.photos.image_ids)
+    with pytest.raises(InputError, match="DeepFashion2/train was given twice, and its garments would be their own neg"):
+        train("m4", recipe, "tiny", [part, part], tmp_path / "out", seed=0, deepfashion2_only=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_of_train_and_validation(run, tmp_path, recipe, train_split, validation_split):
     m7 = find_recipe("m7").model_copy(update={"tiny": recipe.tiny})
     with pytest.raises(InputError, match="also trains on DeepFashion2/validation"):
