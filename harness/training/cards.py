@@ -114,8 +114,8 @@ def seen_by(weights: Path) -> tuple[tuple[TrainedOn, ...], tuple[TrainedOn, ...]
             continue
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{path}: is damaged ({' '.join(str(error).split())[:200]}), so which photos {weights.name} has seen is "
-                "unknown; train that model again, or copy the file elsewhere to begin with it all the same"
+                f"{path}: is damaged ({' '.join(str(error).split())[:200]}), so which photos {weights.name} has seen "
+                "is unknown; train that model again, or copy the file elsewhere to begin with it all the same"
             ) from error
         return trained, chosen
     return (), ()

@@ -74,7 +74,8 @@ def entries(path: Path, tally: Tally) -> Entries:
         raise InputError(f"{path}: is not a CSV file in UTF-8 ({error}); save it as one") from error
     except csv.Error as error:
         raise InputError(
-            f"{path}: line {reader.line_num}: is not a CSV file in UTF-8 ({error}; is a quote not closed?); save it as one"
+            f"{path}: line {reader.line_num}: is not a CSV file in UTF-8 ({error}; is a quote not closed?); save it as "
+            "one"
         ) from error
     return Entries(
         root=path.parent,
