@@ -57,6 +57,8 @@ class PaperTerms(Frozen):
     def _each_once(self) -> Self:
         if not self.descriptors or len(set(self.descriptors)) != len(self.descriptors):
             raise ValueError(f"descriptors: expected one or more, each once, got {list(self.descriptors)}")
+        if not self.losses or len(set(self.losses)) != len(self.losses):
+            raise ValueError(f"losses: expected one or more, each once, got {list(self.losses)}")
         return self
 
 

@@ -127,6 +127,8 @@ def _in_paper_terms(file: RecipeFile, name: str, above: tuple[str, ...] = ()) ->
     """The entry of a model over that of its base, over that of the base's base, down to Table 4."""
     if name == "table4":
         return dict(file.table4)
+    if not isinstance(name, str):
+        raise KeyError(f"base: expected the name of a model or table4, got {name!r}")
     if name in above:
         raise KeyError(f"base goes in a circle: {' → '.join((*above, name))}")
     if name not in file.models:

@@ -98,6 +98,9 @@ def test_unknown_names_list_the_valid_ones():
     [
         ("learning_rate = 0.17", "learning_rate = 0.17\nlearning_rat = 1", "models.m12: learning_rat"),
         ("learning_rate = 0.17", "learning_rate = -0.17", "models.m12: learning_rate: Input should be greater"),
+        ("learning_rate = 0.17", "learning_rate = inf", "models.m12: learning_rate: Input should be a finite number"),
+        ('base = "m11"', 'base = ["m11"]', "models.m12: base: expected the name of a model or table4"),
+        ('base = "m11"', 'base = "m11"\nlosses = []', "losses: expected one or more, each once, got []"),
         ('base = "m11"', 'base = "m12"', "circle: m12"),
         ('base = "m11"', 'base = "m99"', "'m99' is not a model"),
         ('base = "m11"\n', "", "base is missing in 'm12'"),
