@@ -65,7 +65,7 @@ def ablate(
 
     known = load_recipes(recipes)
     chosen = [one_of(known, name, "retrieval model") for name in names]
-    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
+    if not all(seed.strip().isdecimal() for seed in seeds.split(",")):
         raise typer.BadParameter(f"{seeds!r}: expected whole numbers with commas between them", param_hint="--seeds")
     photos, judged_on = read_photos(data, "train"), read_photos(data, split)
     place = workplace(work)

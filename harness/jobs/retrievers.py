@@ -88,8 +88,8 @@ class GroundTruthAccuracy:
         if num_gallery < GALLERY_LENGTH:
             raise InputError(
                 f"{split.root / split.name}: the {len(image_ids)} photos to judge a retriever on have {num_gallery} "
-                f"shop garments, at least {GALLERY_LENGTH} are needed to search among; judge it on more photos "
-                "(--evaluate-on validation) or not at all (--eval-every 0)"
+                f"shop garments, at least {GALLERY_LENGTH} are needed to search among; give a larger data set, "
+                "or let train retriever judge on validation (--evaluate-on) or not at all (--eval-every 0)"
             )
         self.chosen_on = TrainedOn.of(split, image_ids)
 

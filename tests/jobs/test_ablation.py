@@ -16,6 +16,7 @@ from harness.retrieval.embedding import Retriever
 from harness.retrieval.recipes import RetrieverRecipe, find_recipe
 from harness.types import InputError
 from harness.workplace import Workplace
+from tests.commands import call
 
 
 def small(name: str, **more: object) -> RetrieverRecipe:
@@ -78,3 +79,10 @@ def test_a_name_or_a_seed_twice_is_refused(data, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             ablate(recipes, "tiny", [], validation, Workplace(tmp_path), seeds, report=silent)
+
+
+@pytest.mark.parametrize("seeds", ["", "1,,2", "-1", "1.5", "²"])
+def test_seeds_are_whole_numbers(seeds, data, tmp_path):
+    result = call("ablate", "m0", "--data", data, "--work", tmp_path, "--seeds", seeds)
+    assert result.exit_code == 2
+    assert "Invalid value for --seeds" in result.output
