@@ -113,10 +113,9 @@ def seen_by(weights: Path) -> tuple[tuple[TrainedOn, ...], tuple[TrainedOn, ...]
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
-            why = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{path}: is damaged ({why}), so which photos {weights.name} has seen is unknown; "
-                " train that model again, or copy the file elsewhere and begin with it all the same"
+                f"{path}: is damaged ({' '.join(str(error).split())[:200]}), so which photos {weights.name} has seen "
+                "is unknown; train that model again, or copy the file elsewhere to begin with it all the same"
             ) from error
         return trained, chosen
     return (), ()

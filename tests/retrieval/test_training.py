@@ -152,11 +152,18 @@ def test_a_damaged_card_or_plan_is_named(run, tmp_path, text, file):
 
 
 def test_sources_that_are_not_there_must_be_waived(run, tmp_path, validation_split):
-    with pytest.raises(InputError, match=r"Street2Shop, DARN, MVC.*--deepfashion2-only"):
+    with pytest.raises(InputError, match=r"Street2Shop, DARN, MVC.*--without-missing"):
         run(tmp_path, deepfashion2_only=False)
     with pytest.raises(InputError, match="DeepFashion2/validation is not among"):
         run(tmp_path, split=validation_split)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_source_is_trained_on_twice(tmp_path, recipe, train_split):
+    part = garments_of(train_split, train_split.photos.image_ids)
+    with pytest.raises(InputError, match="DeepFashion2/train was given twice, and its garments would be their own neg"):
+        train("m4", recipe, "tiny", [part, part], tmp_path / "out", seed=0, deepfashion2_only=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_of_train_and_validation(run, tmp_path, recipe, train_split, validation_split):

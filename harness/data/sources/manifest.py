@@ -33,7 +33,7 @@ def entries(path: Path, tally: Tally) -> Entries:
         tally: is told of rows that cannot be read, by what is wrong with them.
 
     Raises:
-        InputError: the file is missing, is not UTF-8, or its header lacks a column.
+        InputError: the file is missing, is not UTF-8 or no CSV, or its header lacks a column or has one twice.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a CSV file with the header {','.join(COLUMNS)}")
@@ -45,7 +45,7 @@ def entries(path: Path, tally: Tally) -> Entries:
     lines: list[int] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)  # or a quote that is not closed takes all that follows into one row
             header = [name.strip() for name in next(reader, [])]
             _check_header(path, header, tally)
             places = [header.index(name) for name in COLUMNS]
@@ -70,8 +70,13 @@ def entries(path: Path, tally: Tally) -> Entries:
                     items.append(item or None)
                     domains.append(_DOMAINS[domain.lower()])
                     lines.append(reader.line_num)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not a CSV file in UTF-8 ({error}); save it as one") from error
+    except csv.Error as error:
+        raise InputError(
+            f"{path}: line {reader.line_num}: is not a CSV file in UTF-8 ({error}; is a quote not closed?); save it as "
+            "one"
+        ) from error
     return Entries(
         root=path.parent,
         files=files,
@@ -89,6 +94,9 @@ def _check_header(path: Path, header: list[str], tally: Tally) -> None:
         raise InputError(
             f"{path}: the header lacks {', '.join(missing)}; expected {','.join(COLUMNS)}, got {','.join(header)[:80]}"
         )
+    twice = [name for name in COLUMNS if header.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}: the header has {', '.join(twice)} more than once; which one is meant?")
     more = [name for name in header if name not in COLUMNS]
     tally.note("further column is left alone", more[0] if more else "", len(more))
 
@@ -119,7 +127,7 @@ class _Listing:
         if folder not in self.folders:
             try:
                 with os.scandir(os.path.join(self.root, folder)) as entries:
-                    self.folders[folder] = frozenset(entry.name for entry in entries)
-            except OSError:
+                    self.folders[folder] = frozenset(entry.name for entry in entries if not entry.is_dir())
+            except (OSError, ValueError):  # a name of a folder may hold what no name can
                 self.folders[folder] = frozenset()
         return image if name in self.folders[folder] else None

@@ -132,6 +132,8 @@ def examine(
 
 def _read(name: str, path: Path) -> tuple[Garments, Tally]:
     tally = Tally()
+    if name.lower().startswith("deepfashion2"):
+        raise InputError(f"{name!r}: DeepFashion2's splits are known by --data and --split; name the source otherwise")
     if path.suffix.lower() == ".csv":
         reader: Reader = manifest.entries
     elif name in SOURCES:

@@ -79,6 +79,8 @@ def test_columns_may_come_in_any_order(tmp_path):
         ("image,box,item\n", "the header lacks domain; expected image,box,item,domain, got image,box,item"),
         ("", "the header lacks image, box, item, domain"),
         (b"image,box,item,domain\n\xff\xfe,,,\n", "is not a CSV file in UTF-8"),
+        ("image,item,box,item,domain\n", "the header has item more than once"),
+        ('image,box,item,domain\nx.jpg,,1,shop\n"y.jpg,,1,shop\nz.jpg,,1,shop\n', r"line 4: .*is a quote not closed"),
         ("image,box,item,domain\n", "none of the 0 entries of Ours can be used"),
         ("image,box,item,domain\nx.jpg,,1,shop\n", "none of the 1 entries of Ours can be used; first: photo is not"),
     ],
@@ -87,6 +89,21 @@ def test_manifests_that_cannot_be_used_are_refused(tmp_path, text, message):
     put_text(tmp_path, "mine.csv", text)
     with pytest.raises(InputError, match=message):
         read_source("Ours", tmp_path / "mine.csv")
+
+
+def test_folders_and_names_that_no_file_can_have_are_no_photos(manifest):
+    with manifest.open("a") as file:
+        file.write("a\0b/c.jpg,,7,shop\n.,,7,shop\nphotos/,,7,shop\n")
+    (manifest.parent / "photos").mkdir()
+    report = examine("Ours", manifest)
+    assert (report.num_entries, report.num_garments) == (8, 5)
+    assert {one.kind: one.count for one in report.oddities if one.left_out} == {"photo is not there": 3}
+
+
+@pytest.mark.parametrize("name", ["DeepFashion2/validation", "deepfashion2", "DeepFashion2/train"])
+def test_no_source_can_pass_for_a_split_of_deepfashion2(name, manifest):
+    with pytest.raises(InputError, match="known by --data and --split; name the source otherwise"):
+        read_source(name, manifest)
 
 
 def test_unknown_names_are_refused_with_the_known_ones(tmp_path):
