@@ -21,6 +21,7 @@ from harness.commands.options import (
     one_of,
     read_photos,
     read_sources,
+    refuse_leave_out,
     show,
     without_copies,
     workplace,
@@ -48,7 +49,10 @@ def ablate(
         int | None, typer.Option("--steps", min=1, help="Optimiser steps instead of the recipes'.")
     ] = None,
     deepfashion2_only: Annotated[
-        bool, typer.Option("--deepfashion2-only", help="Train without the recipes' other sources.")
+        bool,
+        typer.Option(
+            "--without-missing", "--deepfashion2-only", help="Train without the recipes' sources that are not given."
+        ),
     ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Trainings side by side; a GPU or thread each.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace trainings of other settings.")] = False,
@@ -63,6 +67,7 @@ def ablate(
     from harness.progress import bars
     from harness.retrieval.recipes import load_recipes
 
+    refuse_leave_out(leave_out, deduplicate, source)
     known = load_recipes(recipes)
     chosen = [one_of(known, name, "retrieval model") for name in names]
     if not all(seed.strip().isdecimal() for seed in seeds.split(",")):
@@ -102,7 +107,8 @@ def _table(found: Any) -> Any:
     table = plain_table(["recipe", "crops", "Acc@1", "Acc@10", "interval", f"to {found[0].name}", "interval", "p"])
     for one in found:
         mean = one.mean[10]
-        cells = [one.name, f"{one.num_crops:,}", f"{one.mean[1].mean:.3f}", f"{mean.mean:.3f}", _interval(mean)]
+        within = _interval(mean, limits=(0.0, 1.0))
+        cells = [one.name, f"{one.num_crops:,}", f"{one.mean[1].mean:.3f}", f"{mean.mean:.3f}", within]
         if one.against_first:
             told = one.against_first[10]
             cells += [f"{told.difference.mean:+.3f}", _interval(told.difference, "+"), f"{told.p_queries:.2g}"]
@@ -110,5 +116,8 @@ def _table(found: Any) -> Any:
     return table
 
 
-def _interval(told: Any, sign: str = "") -> str:
-    return "" if told.low is None else f"{told.low:{sign}.3f}–{told.high:{sign}.3f}"
+def _interval(told: Any, sign: str = "", limits: tuple[float, float] = (-1.0, 1.0)) -> str:
+    if told.low is None:
+        return ""
+    low, high = max(limits[0], told.low), min(limits[1], told.high)
+    return f"{low:{sign}.3f} to {high:{sign}.3f}"

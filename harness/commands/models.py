@@ -19,6 +19,7 @@ from harness.commands.options import (
     Work,
     read_photos,
     read_sources,
+    refuse_leave_out,
     show,
     split_name,
     without_copies,
@@ -229,7 +230,10 @@ def train_retriever(
     recipes: RetrieverRecipes = None,
     source: Sources = None,
     deepfashion2_only: Annotated[
-        bool, typer.Option("--deepfashion2-only", help="Train without the recipe's other sources.")
+        bool,
+        typer.Option(
+            "--without-missing", "--deepfashion2-only", help="Train without the recipe's sources that are not given."
+        ),
     ] = False,
     deduplicate: Deduplicate = None,
     leave_out: LeaveOut = False,
@@ -248,14 +252,17 @@ def train_retriever(
 ) -> None:
     """Train a retrieval model, m0 to m17; an interrupted training goes on."""
     from harness.data.garments import garments_of
+    from harness.jobs.retrievers import check_batch
     from harness.jobs.retrievers import train_retriever as train
     from harness.jobs.tuned_losses import tuned_recipe
     from harness.progress import bars
     from harness.retrieval.choice import chosen_recipe
+    from harness.retrieval.training import check_device, check_sources
     from harness.training import launching
     from harness.training.pairs import training_ids
     from harness.training.processes import share_of_step
 
+    refuse_leave_out(leave_out, deduplicate, source)
     recipe, notes = chosen_recipe(name, scale, recipes=recipes, batch=batch)
     num_processes = launching.num_processes_wanted(devices, nodes)
     share_of_step(recipe.at(scale).identities_per_batch, num_processes, accumulate, what="identities")
@@ -272,6 +279,10 @@ def train_retriever(
         splits = [garments_of(photos[0], training_ids(photos[0], hold_out))]
         splits += [garments_of(part, part.photos.image_ids) for part in photos[1:]]
         parts, told = [*splits, *read_sources(source)], {}
+        check_sources(name, recipe, [part.source for part in parts], deepfashion2_only)
+        check_device(sync_batchnorm, compiled)
+        if batch is not None:
+            check_batch(recipe.at(scale), parts)
         if deduplicate or (deduplicate is None and source):
             with bars() as report:
                 parts, told = without_copies(data, place.root, leave_out, report)(parts)

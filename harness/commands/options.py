@@ -128,6 +128,12 @@ def read_sources(given: list[str] | None) -> list[Any]:
     return [read_source(name, path) for name, path in source_paths(given).items()]
 
 
+def refuse_leave_out(leave_out: bool, deduplicate: bool | None, source: list[str] | None) -> None:
+    """Copies of validation crops are found by de-duplication alone."""
+    if leave_out and not (bool(source) if deduplicate is None else deduplicate):
+        raise typer.BadParameter("needs --deduplicate, or a --source", param_hint="--leave-out-validation")
+
+
 def without_copies(data: Path, work: Path, leave_out: bool, report: Any) -> Any:
     """A function that takes copies out of sources and says what went.
 

@@ -92,11 +92,14 @@ def ablate(
     Raises:
         InputError: a name or a seed comes twice, a recipe lacks a source, or a training or the split is not usable.
     """
+    from harness.retrieval.training import check_sources
     from harness.workers import Job, side_by_side
 
     for what, values in (("recipe", [recipe.name for recipe in recipes]), ("seed", list(seeds))):
         if len(set(values)) < len(values) or not values:
             raise InputError(f"{what}s: expected at least one, each once, got {', '.join(map(str, values)) or 'none'}")
+    for recipe in recipes:
+        check_sources(recipe.name, recipe, _of(recipe, parts), deepfashion2_only)
     own: dict[str, tuple[list[Garments], Mapping[str, Any]]] = {}
     for recipe in recipes:
         named = [part for part in parts if part.source in recipe.trained_on]
@@ -132,6 +135,10 @@ def ablate(
         )
         first = first or hits
     return contestants
+
+
+def _of(recipe: RetrieverRecipe, parts: Sequence[Garments]) -> list[str]:
+    return [part.source for part in parts if part.source in recipe.trained_on]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from harness.jobs.objectives import RetrievalAccuracy
 from harness.retrieval.card import RetrieverCard
 from harness.retrieval.evaluation import Judge
 from harness.retrieval.recipes import RetrieverRecipe, Scale
+from harness.retrieval.settings import RetrieverSettings
 from harness.retrieval.training import train
 from harness.training.cards import TrainedOn
 from harness.training.pairs import annotated, held_out_pairs, training_ids
@@ -65,6 +66,22 @@ def train_retriever(
     return train(name, recipe, scale, parts, out_dir, judge=judge, **how)
 
 
+def check_batch(settings: RetrieverSettings, parts: Sequence[Garments]) -> None:
+    """See that there are as many identities as a step is to have; a recipe's own batch shrinks, one asked for does not.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    from harness.retrieval.training_crops import collect
+
+    there = collect(parts).num_identities
+    if there < settings.identities_per_batch:
+        raise InputError(
+            f"--batch {settings.identities_per_batch}x{settings.crops_per_identity}: there are {there:,} identities "
+            "with two or more crops to train on; ask for at most so many a step"
+        )
+
+
 class GroundTruthAccuracy:
     """Official accuracy of a model that searches with ground-truth boxes: the protocol of the paper's Table 3.
 
@@ -88,8 +105,8 @@ class GroundTruthAccuracy:
         if num_gallery < GALLERY_LENGTH:
             raise InputError(
                 f"{split.root / split.name}: the {len(image_ids)} photos to judge a retriever on have {num_gallery} "
-                f"shop garments, at least {GALLERY_LENGTH} are needed to search among; give a larger data set, "
-                "or let train retriever judge on validation (--evaluate-on) or not at all (--eval-every 0)"
+                f"shop garments, at least {GALLERY_LENGTH} are needed to search among; more photos are needed, or "
+                "others to judge on (train: --evaluate-on validation)"
             )
         self.chosen_on = TrainedOn.of(split, image_ids)
 

@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.artifacts import Draft, file_sha256, read_detections, write_detections, write_half_rows
 from harness.data.box_files import read_boxes
+from harness.data.photos import photo_size
 from harness.training.cards import CARD_FILE, TrainedOn, read, write
-from harness.types import Detections, Floats, InputError, Ints, Split
+from harness.types import Bools, Detections, Floats, InputError, Ints, Split
 
 NEAR_PX = 0.5
 """How far a corner of an entered box may be from that of the box it stands for: rounding to whole pixels is."""
@@ -84,6 +85,26 @@ class EnteredCard(BaseModel):
     trained_on_said: str = "unknown"
 
 
+_MOST_OUTSIDE_PX = 5.0
+"""A detector's boxes may stick out of their photo by so much."""
+
+
+def _refuse_strangers(boxes: Path, image_ids: Ints, boxes_xyxy: Floats, split: Split) -> None:
+    """Refuse boxes of which a tenth and more are far out of their photos: another convention, or another split."""
+    photos, places = np.unique(image_ids, return_inverse=True)
+    sizes = np.array([photo_size(split.photo_path(image_id)) for image_id in photos.tolist()]).reshape(-1, 2)[places]
+    beyond = np.concatenate([boxes_xyxy[:, 2:] - sizes, -boxes_xyxy[:, :2]], axis=1).max(axis=1, initial=-np.inf)
+    outside: Bools = beyond > _MOST_OUTSIDE_PX
+    if 10 * outside.sum() > len(outside):
+        first = int(np.flatnonzero(outside)[0])
+        corners = ", ".join(f"{side:g}" for side in boxes_xyxy[first])
+        raise InputError(
+            f"{boxes}: {outside.sum():,} of {len(outside):,} boxes stick out of their photos, the first of photo "
+            f"{image_ids[first]} with the corners {corners} in {sizes[first][0]} x {sizes[first][1]} pixels; are they "
+            "of another split, or x1 y1 x2 y2 where COCO results have x y width height?"
+        )
+
+
 def enter(
     folder: Path,
     name: str,
@@ -121,6 +142,7 @@ def enter(
                 f"{boxes}: {foreign.sum():,} of {len(foreign):,} boxes are of photos that {split.name} does not have, "
                 f"the first of photo {image_ids[foreign][0]}; give the split that they are of"
             )
+        _refuse_strangers(boxes, image_ids, boxes_xyxy, split)
         given = _read_vectors(vectors, len(image_ids), boxes)
         if before is not None and before.dimensions != given.shape[1]:
             raise InputError(

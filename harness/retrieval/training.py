@@ -100,11 +100,11 @@ def train(
     from harness.retrieval.training_crops import collect
 
     began = time.perf_counter()
-    _check_sources(name, recipe, parts, deepfashion2_only)
+    check_sources(name, recipe, [part.source for part in parts], deepfashion2_only)
     settings = recipe.at(scale)
     precision = precision or (settings.precision if torch.cuda.is_available() else "32-true")
     check_precision(precision)
-    _check_device(sync_batchnorm, compiled)
+    check_device(sync_batchnorm, compiled)
     begin_with = None if init_from is None else find(str(init_from), settings.backbone)
     if init_from is not None:
         settings = settings.model_copy(update={"pretrained": False})
@@ -211,7 +211,12 @@ def _fresh_network(
     return network.to(memory_format=torch.channels_last), initial  # type: ignore[call-overload]
 
 
-def _check_device(sync_batchnorm: bool, compiled: bool) -> None:
+def check_device(sync_batchnorm: bool, compiled: bool) -> None:
+    """See that this machine can do what only GPUs do.
+
+    Raises:
+        InputError: it cannot.
+    """
     import torch
 
     if torch.cuda.is_available():
@@ -245,8 +250,18 @@ def _run_seed(seed: int, name: str) -> int:
     return (int(words[0]) << 31) | (int(words[1]) >> 1)
 
 
-def _check_sources(name: str, recipe: RetrieverRecipe, parts: Sequence[Garments], deepfashion2_only: bool) -> None:
-    given = [part.source for part in parts]
+def check_sources(name: str, recipe: RetrieverRecipe, given: Sequence[str], deepfashion2_only: bool) -> None:
+    """See that a recipe gets the sources that it names, and no others.
+
+    Args:
+        name: of the model, for messages.
+        recipe: which recipe.
+        given: names of the sources.
+        deepfashion2_only: some of them may be missing.
+
+    Raises:
+        InputError: one is missing, or is not named.
+    """
     unwanted = [source for source in given if source not in recipe.trained_on]
     if unwanted:
         raise InputError(
@@ -260,5 +275,5 @@ def _check_sources(name: str, recipe: RetrieverRecipe, parts: Sequence[Garments]
     if missing and not deepfashion2_only:
         raise InputError(
             f"retriever {name}: recipe {recipe.name} also trains on {', '.join(missing)}, which was not given; "
-            "say --deepfashion2-only to train on what is there (the card will say so)"
+            "say --without-missing to train on what is there (the card will say so)"
         )

@@ -89,3 +89,18 @@ def test_a_source_must_be_written_as_name_and_path(data, tmp_path, recipes):
     assert call(*arguments, "--source", "Mine").exit_code == 2
     assert "no such file" in refused(*arguments, "--source", f"Mine={tmp_path}/nothing.csv")
     assert ok("models", "m18", "--recipes", recipes)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_looked_at(data, tmp_path, recipes):
+    mine = manifest(tmp_path, data, "train", 4)
+    work = ("--data", data, "--work", tmp_path / "work", "--recipes", recipes)
+    arguments = ("train", "retriever", "m18", *work, "--scale", "tiny")
+    assert "Mine, which was not given" in refused(*arguments)
+    assert "not among what recipe m0" in refused("train", "retriever", "m0", *work, "--source", f"Mine={mine}")
+    assert "Mine, which was not given" in refused("ablate", "m0", "m18", *work, "--scale", "tiny")
+    message = refused(*arguments, "--source", f"Mine={mine}", "--batch", "800x4")
+    assert "--batch 800x4: there are" in message
+    leave_out = call(*arguments, "--source", f"Mine={mine}", "--no-deduplicate", "--leave-out-validation")
+    assert (leave_out.exit_code, "needs --deduplicate" in leave_out.output) == (2, True)
+    assert not list((tmp_path / "work").rglob("*.npz")), "no photo was looked at"
+    assert not list((tmp_path / "work").rglob("plan.json"))

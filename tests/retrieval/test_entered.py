@@ -197,6 +197,18 @@ def test_boxes_of_another_split(put, boxes):
         put(noise(len(boxes)), foreign)
 
 
+def test_corners_in_place_of_width_and_height_are_suspected(put, tmp_path, boxes):
+    as_wh = Detections(
+        boxes.image_ids,
+        np.concatenate([boxes.boxes_xyxy[:, :2], boxes.boxes_xyxy[:, :2] + boxes.boxes_xyxy[:, 2:]], axis=1),
+        boxes.scores,
+        boxes.category_ids,
+    )
+    with pytest.raises(InputError, match=r"boxes stick out of their photos, the first of photo .* where COCO results"):
+        put(noise(len(boxes)), as_wh)
+    assert not (tmp_path / "m18").exists()
+
+
 def test_another_model_needs_another_name(put, boxes):
     put(noise(len(boxes)))
     with pytest.raises(InputError, match="has 5 columns, what was entered as m18 before has 6"):

@@ -152,7 +152,7 @@ def test_a_damaged_card_or_plan_is_named(run, tmp_path, text, file):
 
 
 def test_sources_that_are_not_there_must_be_waived(run, tmp_path, validation_split):
-    with pytest.raises(InputError, match=r"Street2Shop, DARN, MVC.*--deepfashion2-only"):
+    with pytest.raises(InputError, match=r"Street2Shop, DARN, MVC.*--without-missing"):
         run(tmp_path, deepfashion2_only=False)
     with pytest.raises(InputError, match="DeepFashion2/validation is not among"):
         run(tmp_path, split=validation_split)
