@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.retrieval.sampler import IdentityBatches
 from harness.retrieval.settings import RetrieverSettings
-from harness.training.fitting import StepSampler, ignore_interruptions
+from harness.training.fitting import StepSampler, ignore_interruptions, reader_context
 from harness.training.processes import place, share_of_step
 from harness.workers import available_cores, available_memory, available_threads
 
@@ -79,6 +79,7 @@ def loaders(
             batch_sampler=StepSampler(lambda step: batches.draw(step)[first : first + share], num_steps, first_step),
             collate_fn=_as_it_is,
             num_workers=num_workers,
+            multiprocessing_context=reader_context(num_workers),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             worker_init_fn=_begin_worker,

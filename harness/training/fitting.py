@@ -10,11 +10,13 @@ that `step_seed` seeds, never from a global stream.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +178,21 @@ def ignore_interruptions(_: int) -> None:
     """For processes that read data: Ctrl-C reaches them too, but the training ends them when it has kept its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def reader_context(num_workers: int) -> BaseContext | None:
+    """Where the processes that read data for a loader come from; None without any.
+
+    A fork of this process would have the locks of its threads (OpenCV's, Arrow's, numba's) and not the threads: now and
+    then it waits for ever. These are forked from a process that has none, which has loaded torch for all of them.
+    """
+    if num_workers == 0:
+        return None
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cv2", "torch"])
+    return context
 
 
 def fit(
