@@ -238,7 +238,7 @@ def test_a_compiled_backbone_has_the_same_weights_or_says_why_not(
         return graph.forward
 
     whole = torch.compile
-    monkeypatch.setattr(training, "_check_device", lambda *_: None)
+    monkeypatch.setattr(training, "check_device", lambda *_: None)
     monkeypatch.setattr(torch, "compile", lambda function: whole(function, backend=backend))
     if not compiles:
         with pytest.raises(InputError, match=r"could not compile the backbone \(.*no kernel for this.*--compile"):
