@@ -1,0 +1,95 @@
+"""Rows of features where they lie: arrays, memory maps, and choices of their rows, read block by block.
+
+Legend: N rows, D dimensions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.types import Ints
+
+
+class FeatureRows(Protocol):
+    """What ranking needs of one model's features: an array, a memory map, or `ChosenRows` of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A floating type."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        """The rows of a slice or of an index array, (n, D)."""
+
+
+class ChosenRows:
+    """Some rows of an array in a given order, copied only when they are read.
+
+    Args:
+        array: (M, D), may be a memory map.
+        rows: (N,) int64, which of its rows.
+    """
+
+    def __init__(self, array: NDArray[Any], rows: Ints) -> None:
+        self.array = array
+        self.rows = np.asarray(rows, np.int64)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+        return len(self.rows), *self.array.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the array."""
+        return self.array.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        wanted = self.rows[rows]
+        if isinstance(rows, slice) and len(wanted) and bool((np.diff(wanted) == 1).all()):
+            wanted = slice(wanted[0], wanted[-1] + 1)  # they follow one another: no copy
+        found: NDArray[Any] = self.array[wanted]
+        return found
+
+
+def choose(array: NDArray[Any], rows: Ints) -> FeatureRows:
+    """Rows of an array or memory map without a copy: a view where they follow one another, else `ChosenRows`."""
+    rows = np.asarray(rows, np.int64)
+    if len(rows) and bool((np.diff(rows) == 1).all()):
+        view: NDArray[Any] = array[rows[0] : rows[-1] + 1]
+        return view
+    return ChosenRows(array, rows)
+
+
+def place(part: FeatureRows, row: int, name: str) -> str:
+    """How a message names a row: by its file where it is one of a memory map, and its number there.
+
+    Args:
+        part: the features.
+        row: a row of them.
+        name: what the features are called where they are no file's.
+    """
+    array = part
+    if isinstance(part, ChosenRows):
+        array, row = part.array, int(part.rows[row])  # type: ignore[assignment]
+    base = array
+    while isinstance(getattr(base, "base", None), np.memmap):
+        base = base.base  # type: ignore[attr-defined]
+    file = getattr(array, "filename", None)
+    if file is None or not isinstance(base, np.memmap) or not isinstance(array, np.ndarray):
+        return f"{name}: row {row}"
+    offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    return f"{Path(file)}: row {row + offset // max(1, base.strides[0])}"

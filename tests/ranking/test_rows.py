@@ -1,0 +1,36 @@
+"""Rows of features are read where they lie, and messages name their file."""
+
+import numpy as np
+
+from harness.ranking.rows import ChosenRows, choose, place
+
+
+def test_rows_that_follow_one_another_are_a_view_and_others_a_choice(tmp_path) -> None:
+    np.save(tmp_path / "vectors.npy", np.arange(20.0).reshape(10, 2))
+    array = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    view, some = choose(array, np.arange(3, 7)), choose(array, np.array([1, 4, 9, 2]))
+    assert np.shares_memory(view, array)
+    assert isinstance(some, ChosenRows)
+    assert some.shape == (4, 2)
+    assert some.dtype == array.dtype
+    assert some[:].tolist() == array[[1, 4, 9, 2]].tolist()
+    assert some[1:3].tolist() == array[[4, 9]].tolist()
+    assert some[np.array([3, 0])].tolist() == array[[2, 1]].tolist()
+    assert choose(array, np.zeros(0, np.int64))[:].shape == (0, 2)
+
+
+def test_a_slice_of_chosen_rows_that_follow_one_another_is_no_copy() -> None:
+    array = np.arange(20.0).reshape(10, 2)
+    assert np.shares_memory(ChosenRows(array, np.array([4, 5, 6, 1]))[:3], array)
+
+
+def test_a_message_names_the_file_and_the_row_in_it(tmp_path) -> None:
+    file = tmp_path / "vectors.npy"
+    np.save(file, np.arange(20.0).reshape(10, 2))
+    array = np.load(file, mmap_mode="r")
+    assert place(array, 5, "m4") == f"{file}: row 5"
+    assert place(choose(array, np.arange(3, 7)), 1, "m4") == f"{file}: row 4"
+    assert place(choose(array, np.array([1, 4, 9, 2])), 2, "m4") == f"{file}: row 9"
+    assert place(choose(array[2:], np.array([1, 4])), 1, "m4") == f"{file}: row 6"
+    assert place(np.arange(20.0).reshape(10, 2), 5, "m4") == "m4: row 5"
+    assert place(np.array(array), 5, "m4") == "m4: row 5"
