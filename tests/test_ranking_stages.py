@@ -1,6 +1,7 @@
 """Search and post-processing as stages: only what counts, steps in their order, answers of one category."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,7 @@ def test_every_step_is_told_against_the_one_before(pipeline: Pipeline) -> None:
     for count, gain in enumerate(gains):
         spec = "histogram,m18 + ATSS" + "".join(f" | {one.step}" for one in gains[1 : count + 1])
         assert pipeline.run(spec).score.hit_ranks.tolist() == gain.score.hit_ranks.tolist()
-    for before, gain in zip(gains, gains[1:], strict=False):
+    for before, gain in pairwise(gains):
         assert gain.against_before.difference == gain.score.acc[10] - before.score.acc[10]
     assert gains[0].against_before is None
     assert step_gains(pipeline, pipeline.run("histogram + ATSS")) == []
