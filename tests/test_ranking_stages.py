@@ -18,8 +18,16 @@ from harness.types import Detections
 from harness.workplace import Workplace
 from tests.commands import ok, refused
 
-STEPS = ["", " | qe(3)", " | dba(3,weights=rank) | qe(2,alpha=3)", " | pca(16) | whiten(8)", " | same_category",
-         " | whiten(6,fit=train)", " | rerank(k1=8,k2=3,lambda=0.3)", " | qe(2) | rerank(k1=8) | same_category"]  # fmt: skip
+STEPS = [
+    "",
+    " | qe(3)",
+    " | dba(3,weights=rank) | qe(2,alpha=3)",
+    " | pca(16) | whiten(8)",
+    " | same_category",
+    " | whiten(6,fit=train)",
+    " | rerank(k1=8,k2=3,lambda=0.3)",
+    " | qe(2) | rerank(k1=8) | same_category",
+]
 
 
 @pytest.fixture(scope="module")
