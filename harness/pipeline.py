@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.answers import Answers, Asking, Features, note
 from harness.artifacts import Draft, Recipe, write_detections, write_json
 from harness.embedding_shards import RetrieverToRun, embed_in_shards
 from harness.progress import Reporter, silent
 from harness.ranking.rows import FeatureRows, choose
 from harness.ranking.search import SearchOptions
+from harness.ranking_stages import Asking, Features, RankingStages, note
 from harness.shards import DetectorToRun, Resources, detect_in_shards, in_order
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, parse, parse_boxes
 from harness.steps import RERANK
@@ -396,8 +396,8 @@ class Pipeline:
             training=partial(self._training_features, names),
         )
         categories = boxes.detections.category_ids[query_rows], searched.detections.category_ids[gallery_rows]
-        answers = Answers(self.store, self.stopwatch, self.report, self.search_options)
-        artifact, led_there = answers.find(asked, ensemble.steps, Asking(len(query_rows), answered, categories))
+        stages = RankingStages(self.store, self.stopwatch, self.report, self.search_options)
+        artifact, led_there = stages.find(asked, ensemble.steps, Asking(len(query_rows), answered, categories))
         ranking = Ranking(
             every_row if rows is None else rows,
             gallery_rows[artifact.array("gallery_rows.npy")],

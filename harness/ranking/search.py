@@ -66,7 +66,7 @@ def nearest(
     weights: Sequence[float] | None = None,
     *,
     groups: tuple[Ints, Ints] | None = None,
-    options: SearchOptions = SearchOptions(),  # noqa: B008 - it is frozen
+    options: SearchOptions = SearchOptions(),
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The gallery rows most similar to each query, by the weighted sum of the models' inner products.
@@ -96,7 +96,7 @@ def neighbours(
     top_k: int,
     weights: Sequence[float] | None = None,
     *,
-    options: SearchOptions = SearchOptions(),  # noqa: B008 - it is frozen
+    options: SearchOptions = SearchOptions(),
     progress: Progress | None = None,
 ) -> Neighbours:
     """As `nearest`, with similarities in float64 and the smallest similarity of each query to any gallery row."""

@@ -9,20 +9,18 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.artifacts import Artifact, Draft, Recipe, Store, write_array, write_half_rows
 from harness.progress import Reporter
+from harness.ranking.rows import FeatureRows
+from harness.ranking.search import SearchOptions, nearest
 from harness.steps import OF_FEATURES, RERANK, SAME_CATEGORY, Step
 from harness.timing import StageTime, Stopwatch
 from harness.types import GALLERY_LENGTH, Ints
-
-if TYPE_CHECKING:
-    from harness.ranking.rows import FeatureRows
-    from harness.ranking.search import SearchOptions
 
 SEARCH_VERSION = 2
 RERANK_VERSION = 1
@@ -30,7 +28,7 @@ FIT_VERSION = 1
 PROJECT_VERSION = 1
 MIX_VERSION = 1
 
-Training = Callable[[], tuple[Sequence["FeatureRows"], str]]
+Training = Callable[[], tuple[Sequence[FeatureRows], str]]
 """The training split's features of the same models, one (N, D) each, and what they are addressed by."""
 
 
@@ -81,7 +79,7 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class Answers:
+class RankingStages:
     """The stages between features and answers.
 
     Attributes:
@@ -136,8 +134,6 @@ class Answers:
         )
 
         def make(draft: Draft) -> dict[str, Any]:
-            from harness.ranking.search import nearest
-
             ids, similarities = nearest(
                 features.queries,
                 features.gallery,
@@ -218,7 +214,7 @@ class Answers:
 
         recipe = Recipe("fit-projection", FIT_VERSION, settings, {"features": address})
         fitted = self._stage(f"fit {step}", recipe, fit, "rows", len(parts[0]))
-        apply = partial(self._projected, step, fitted, features.weights)
+        apply = partial(self._projected, step, fitted)
         queries, query_address = apply(features.queries, features.query_address)
         gallery, gallery_address = apply(features.gallery, features.gallery_address)
 
@@ -228,21 +224,20 @@ class Answers:
         return Features((1.0,), queries, gallery, query_address, gallery_address, training)
 
     def _projected(
-        self, step: Step, fitted: Artifact, weights: Sequence[float], parts: Sequence[FeatureRows], address: str
+        self, step: Step, fitted: Artifact, parts: Sequence[FeatureRows], address: str
     ) -> tuple[Sequence[FeatureRows], str]:
         def make(draft: Draft) -> dict[str, Any]:
             from harness.ranking.whitening import Projection
 
             projection = Projection.load(fitted.path("projection.npz"))
             shape = (len(parts[0]), projection.dimensions)
-            blocks = projection.apply(
-                parts, weights, memory_bytes=self.options.memory_bytes, progress=self.report(str(step))
-            )
+            progress = self.report(str(step))
+            blocks = projection.blocks(parts, memory_bytes=self.options.memory_bytes, progress=progress)
             draft.write("vectors.npy", partial(write_half_rows, shape=shape, chunks=blocks))
             return {"rows": shape[0], "dimensions": shape[1]}
 
         inputs = {"features": address, "projection": fitted.address}
-        recipe = Recipe("project", PROJECT_VERSION, {"weights": list(weights)}, inputs)
+        recipe = Recipe("project", PROJECT_VERSION, {}, inputs)
         artifact = self._stage(str(step), recipe, make, "rows", len(parts[0]))
         return (artifact.array("vectors.npy"),), artifact.address
 
@@ -256,17 +251,21 @@ class Answers:
             inputs["queries"] = features.query_address
 
         def make(draft: Draft) -> dict[str, Any]:
-            from harness.ranking.expansion import augment_gallery, expand_queries
+            from harness.ranking.expansion import augmentation_blocks, expansion_blocks
 
-            weighting, alpha = ("alpha" if step.get("alpha") is not None else step["weights"]), step.get("alpha")
-            common: dict[str, Any] = {"weighting": weighting, "options": self.options}
-            common["progress"] = self.report(str(step))
-            if alpha is not None:
-                common["alpha"] = alpha
-            if augments:
-                blocks = augment_gallery(features.gallery, int(step["k"]), features.weights, **common)
+            common: dict[str, Any] = {
+                "search": partial(nearest, options=self.options, progress=self.report(f"search for {step}")),
+                "progress": self.report(str(step)),
+            }
+            if step.get("alpha") is None:
+                common["weighting"] = step["weights"]
             else:
-                blocks = expand_queries(features.queries, features.gallery, int(step["k"]), features.weights, **common)
+                common |= {"weighting": "alpha", "alpha": step["alpha"]}
+            k = int(step["k"])
+            if augments:
+                blocks = augmentation_blocks(features.gallery, k, features.weights, **common)
+            else:
+                blocks = expansion_blocks(features.queries, features.gallery, k, features.weights, **common)
             draft.write_rows([f"model-{place}.npy" for place in range(len(own))], _shapes(own), blocks)
             return {"rows": len(own[0]), "dimensions": [part.shape[1] for part in own]}
 
@@ -309,7 +308,8 @@ def _descending(
     if groups is None:
         return similarities
     other = groups[1][ids] != groups[0][:, None]
-    return similarities - np.float32(offset) * other.astype(np.float32)
+    lowered: NDArray[np.float32] = similarities - np.float32(offset) * other.astype(np.float32)
+    return lowered
 
 
 def _write(draft: Draft, ids: Ints, similarities: NDArray[np.float32], num_gallery: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Search and post-processing as stages: only what counts, steps in their order, answers of one category."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,16 @@ from harness.types import Detections
 from harness.workplace import Workplace
 from tests.commands import ok, refused
 
-STEPS = ["", " | qe(3)", " | dba(3,weights=rank) | qe(2,alpha=3)", " | pca(16) | whiten(8)", " | same_category",
-         " | whiten(6,fit=train)", " | rerank(k1=8,k2=3,lambda=0.3)", " | qe(2) | rerank(k1=8) | same_category"]  # fmt: skip
+STEPS = [
+    "",
+    " | qe(3)",
+    " | dba(3,weights=rank) | qe(2,alpha=3)",
+    " | pca(16) | whiten(8)",
+    " | same_category",
+    " | whiten(6,fit=train)",
+    " | rerank(k1=8,k2=3,lambda=0.3)",
+    " | qe(2) | rerank(k1=8) | same_category",
+]
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +174,7 @@ def test_every_step_is_told_against_the_one_before(pipeline: Pipeline) -> None:
     for count, gain in enumerate(gains):
         spec = "histogram,m18 + ATSS" + "".join(f" | {one.step}" for one in gains[1 : count + 1])
         assert pipeline.run(spec).score.hit_ranks.tolist() == gain.score.hit_ranks.tolist()
-    for before, gain in zip(gains, gains[1:], strict=False):
+    for before, gain in pairwise(gains):
         assert gain.against_before.difference == gain.score.acc[10] - before.score.acc[10]
     assert gains[0].against_before is None
     assert step_gains(pipeline, pipeline.run("histogram + ATSS")) == []
