@@ -154,17 +154,29 @@ class Pipeline:
 
     def detections_of(self, names: Sequence[str]) -> dict[str, BoxSet]:
         """The boxes of every named detector; the missing ones in one pass over the photos."""
+        from harness.detection.entered import find_boxes
+
         cards = {name: self.work.model_card("detector", name) for name in names}
+        entered = {name: find_boxes(card.folder, self.split) for name, card in cards.items() if card.is_entered}
         recipes, missing = {}, {}
         for name, card in cards.items():
-            settings = self.inference_settings(name)
             inputs, checkpoints = {"data": self.data_address}, {card.name: card.identity}
+            if name in entered:
+                recipes[name] = Recipe("detect", DETECT_VERSION, {}, inputs, {card.name: entered[name].identity})
+                continue
+            settings = self.inference_settings(name)
             recipes[name] = Recipe("detect", DETECT_VERSION, settings.changes, inputs, checkpoints)
             identity = _digest(DETECT_VERSION, sorted(settings.changes.items()), card.identity)
             missing[name] = DetectorToRun(card.folder, settings, identity)
 
         def make(drafts: Mapping[str, Draft]) -> dict[str, dict[str, Any]]:
-            return detect_in_shards(drafts, missing, self.split, self.image_ids, self.report, self.resources)
+            facts = {}
+            for name in drafts.keys() & entered.keys():
+                boxes = in_order(entered[name].read(self.image_ids))
+                drafts[name].write("boxes.parquet", partial(write_detections, detections=boxes))
+                facts[name] = entered[name].facts(boxes, self.image_ids)
+            rest = {name: draft for name, draft in drafts.items() if name not in entered}
+            return facts | detect_in_shards(rest, missing, self.split, self.image_ids, self.report, self.resources)
 
         together = Stopwatch()
         with together.stage("detect") as clock:
@@ -224,11 +236,12 @@ class Pipeline:
         if source.name in self.fusions:
             return self.fusions[source.name]
         entry = self.work.fitted_fusion(source.name)
+        fitted_on = str((entry or {}).get("fitted_on", {}).get("fingerprint"))
         for name, identity in ({} if entry is None else entry.get("detectors", {})).items():
-            if self.work.model_card("detector", name).identity != identity:
+            if self.work.model_card("detector", name).identity_on(fitted_on) != identity:
                 raise InputError(
                     f"{self.work.fusion}: the settings of {source.name} were fitted for another {name} than is "
-                    "trained here now; fit them again: run.py tune fusion, or go without: run.py detect "
+                    "here now; fit them again: run.py tune fusion, or go without: run.py detect "
                     f"'{source.name}' --data DIR --fusion defaults --keep"
                 )
         try:
