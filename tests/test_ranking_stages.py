@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.box_stages import BoxSet
 from harness.data.deepfashion2 import read_split
 from harness.data.exports import write_coco_results
 from harness.jobs.results import score
 from harness.jobs.step_gains import step_gains
-from harness.pipeline import BoxSet, Pipeline
+from harness.pipeline import Pipeline
 from harness.spec import BoxSource
 from harness.timing import Stopwatch
 from harness.types import Detections
