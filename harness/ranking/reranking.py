@@ -29,6 +29,8 @@ from harness.workers import available_threads
 
 _QUERIES = 2048  # whose candidates are held at once
 _OPTIONS = SearchOptions()
+_SPARE = 1.15  # lists are so much longer than the gallery's share in all rows asks for
+_PRODUCTS_A_PAIR = 64  # of a matrix product, in the time of one of a pair of rows by itself, about
 _PAIRS = 1 << 20  # whose distances are computed at once
 
 
@@ -125,7 +127,7 @@ def k_reciprocal(
     steps = _steps(options)
     with phase("neighbours"):
         told = None if progress is None else partial(_tell, progress, len(space), len(asked))
-        lists = space.neighbours(max(k1 + 1, k2), options, told)
+        lists = space.neighbours(_reach(space, max(k1 + 1, k2), top_k, len(asked)), options, told)
         lists.largest[lists.largest == 0] = 1
     reach = lists.ids.shape[1]
     with phase("sets"):
@@ -155,6 +157,17 @@ def k_reciprocal(
 
 def _tell(progress: Progress, num_rows: int, num_asked: int, done: int, total: int) -> None:
     progress(num_rows * done // max(1, total), num_rows + num_asked)
+
+
+def _reach(space: FeatureSpace, needed: int, top_k: int, num_asked: int) -> int:
+    """How many neighbours a row to look for, where ``needed`` make the encoding.
+
+    Lists in which a query finds ``top_k`` gallery rows spare it a search of its own, `Answers` falls back to.
+    """
+    wanted = 2 + int(_SPARE * top_k * len(space) / space.num_gallery)
+    further = min(wanted, 3 * needed) - needed
+    is_worth_it = num_asked * space.num_gallery > _PRODUCTS_A_PAIR * len(space) * further
+    return needed + further if further > 0 and is_worth_it else needed
 
 
 def _integers(values: Any, name: str, length: int | None) -> Ints:
