@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
@@ -217,22 +217,56 @@ class Draft:
         Raises:
             InputError: the disk is full.
         """
-        path = self.folder / name
-        part = path.with_name(path.name + ".part")
+        return self._write_all([name], lambda parts: write(parts[0]))[0]
+
+    def write_rows(
+        self, names: Sequence[str], shapes: Sequence[tuple[int, int]], blocks: Iterable[Sequence[NDArray[np.float16]]]
+    ) -> list[Path]:
+        """Several ``.npy`` of float16 rows, filled side by side.
+
+        Args:
+            names: of the files.
+            shapes: (N, D) of each.
+            blocks: for every stretch of rows one (n, D) a file, N rows together.
+
+        Raises:
+            InputError: the disk is full.
+        """
+
+        def write(parts: Sequence[Path]) -> None:
+            with ExitStack() as stack:
+                files = [stack.enter_context(part.open("wb")) for part in parts]
+                for file, shape in zip(files, shapes, strict=True):
+                    _write_half_header(file, shape)
+                done = 0
+                for block in blocks:
+                    for file, shape, rows in zip(files, shapes, block, strict=True):
+                        _write_half_block(file, shape, rows)
+                    done += len(block[0])
+                assert all(done == shape[0] for shape in shapes)
+
+        return self._write_all(names, write)
+
+    def _write_all(self, names: Sequence[str], write: Callable[[Sequence[Path]], None]) -> list[Path]:
+        paths = [self.folder / name for name in names]
+        parts = [path.with_name(path.name + ".part") for path in paths]
         try:
-            write(part)
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
+            write(parts)
+            for part in parts:
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
         except OSError as error:
-            part.unlink(missing_ok=True)
+            for part in parts:
+                part.unlink(missing_ok=True)
             if error.errno not in _NO_ROOM:
                 raise
             raise InputError(
-                f"{path}: cannot be written, there is no room ({os.strerror(error.errno)}); "
+                f"{paths[0]}: cannot be written, there is no room ({os.strerror(error.errno)}); "
                 "make room and run again: what is finished is kept"
             ) from error
-        os.replace(part, path)
-        return path
+        for part, path in zip(parts, paths, strict=True):
+            os.replace(part, path)
+        return paths
 
     def shard(self, index: int, suffix: str, write: Callable[[Path], None]) -> Path:
         """The shard of this index: what an interrupted run left, or what ``write`` makes of it now.
@@ -348,14 +382,22 @@ def write_half_rows(path: Path, shape: tuple[int, int], chunks: Iterable[NDArray
     """
     done = 0
     with path.open("wb") as file:  # a memory map would end the process without a word where the disk is full
-        descr = np.lib.format.dtype_to_descr(np.dtype(np.float16))
-        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        _write_half_header(file, shape)
         for rows in chunks:
-            assert rows.dtype == np.float16
-            assert rows.shape[1:] == shape[1:]
-            file.write(np.ascontiguousarray(rows).data)
+            _write_half_block(file, shape, rows)
             done += len(rows)
     assert done == shape[0]
+
+
+def _write_half_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    descr = np.lib.format.dtype_to_descr(np.dtype(np.float16))
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
+def _write_half_block(file: BinaryIO, shape: tuple[int, int], rows: NDArray[np.float16]) -> None:
+    assert rows.dtype == np.float16
+    assert rows.shape[1:] == shape[1:]
+    file.write(np.ascontiguousarray(rows).data)
 
 
 def write_json(path: Path, value: Any) -> None:

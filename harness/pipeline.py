@@ -14,22 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.artifacts import (
-    Artifact,
-    Draft,
-    Recipe,
-    write_array,
-    write_detections,
-    write_json,
-)
+from harness.artifacts import Draft, Recipe, write_detections, write_json
 from harness.embedding_shards import RetrieverToRun, embed_in_shards
 from harness.progress import Reporter, silent
+from harness.ranking.rows import FeatureRows, choose
+from harness.ranking.search import SearchOptions
+from harness.ranking_stages import Asking, Features, RankingStages, note
 from harness.shards import DetectorToRun, Resources, detect_in_shards, in_order
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, parse, parse_boxes
+from harness.steps import RERANK
 from harness.timing import StageTime, Stopwatch
-from harness.types import GALLERY_LENGTH, Detections, Embeddings, InputError, Ints, Ranking, Score, Split
+from harness.types import Detections, Embeddings, InputError, Ints, Ranking, Score, Split
 from harness.workplace import ModelCard, ModelKind, Workplace
 from submissions.writer import DECIMALS, rows_from_ranking, write_submission
 
@@ -42,9 +38,11 @@ if TYPE_CHECKING:
 DETECT_VERSION = 2
 FUSE_VERSION = 1
 EMBED_VERSION = 1
-SEARCH_VERSION = 1
 SUBMISSION_VERSION = 1
 TRUTH_VERSION = 2
+
+FIT_PHOTOS = 40_000
+"""Training photos that projections are fitted on at most: some 65,000 garments, four times 16 x 1,024 dimensions."""
 
 HISTOGRAM = "histogram"
 """The untrained colour histogram, as a model of the ensemble language: how hard is a data set without learning?"""
@@ -73,6 +71,7 @@ class Scored:
         artifacts: stage -> address, for the leaderboard row.
         members: the models that took part, detectors first.
         stages: what each stage took, in order.
+        num_consumer_boxes: in the box set.
     """
 
     ensemble: Ensemble
@@ -83,6 +82,12 @@ class Scored:
     artifacts: Mapping[str, str]
     members: Sequence[ModelCard]
     stages: Sequence[StageTime]
+    num_consumer_boxes: int
+
+    @property
+    def every_box(self) -> bool:
+        """Whether every consumer box was answered, not only those that speak for a query."""
+        return len(self.ranking.query_rows) == self.num_consumer_boxes
 
 
 class Pipeline:
@@ -98,6 +103,7 @@ class Pipeline:
         fusions: fusion -> how its boxes are fused, instead of what was kept in the working folder.
         looks: retriever -> how it looks at crops, instead of what was kept in the working folder.
         resources: what detection and embedding may use.
+        search_options: what searches may use.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class Pipeline:
         fusions: Mapping[str, FusionSettings] | None = None,
         looks: Mapping[str, EmbeddingSettings] | None = None,
         resources: Resources | None = None,
+        search_options: SearchOptions | None = None,
     ) -> None:
         self.work = work
         self.store = work.store
@@ -124,6 +131,7 @@ class Pipeline:
         self.looks = looks or {}
         self._entered: dict[tuple[str, str], RowsFound] = {}
         self.resources = resources or Resources()
+        self.search_options = search_options or SearchOptions()
 
     # --- boxes ---------------------------------------------------------------------------------
 
@@ -163,7 +171,7 @@ class Pipeline:
             artifacts, made = self.store.get_many(recipes, make)
         for name, artifact in artifacts.items():
             stage = StageTime(f"detect {name}", clock.seconds / len(artifacts), unit="photos")
-            _note(stage, [artifact], name in made, len(self.image_ids))
+            note(stage, [artifact], name in made, len(self.image_ids))
             self.stopwatch.stages.append(stage)
         return {name: BoxSet(one.detections(), one.address, name) for name, one in artifacts.items()}
 
@@ -202,7 +210,7 @@ class Pipeline:
 
         with self.stopwatch.stage(f"fuse {source.name}", "photos") as clock:
             artifact, made = self.store.get(recipe, make)
-            _note(clock, [artifact], made, len(self.image_ids))
+            note(clock, [artifact], made, len(self.image_ids))
         return BoxSet(artifact.detections(), artifact.address, source.name)
 
     def fusion_settings(self, source: BoxSource) -> FusionSettings:
@@ -262,7 +270,7 @@ class Pipeline:
 
         with self.stopwatch.stage(f"embed {','.join(names)}", "crops") as clock:
             artifacts, made = self.store.get_many(recipes, make)
-            _note(clock, list(artifacts.values()), bool(made), len(boxes.detections) * len(names))
+            note(clock, list(artifacts.values()), bool(made), len(boxes.detections) * len(names))
         embedded = {name: Embeddings(name, artifacts[name].array("vectors.npy")) for name in names}
         for name, features in embedded.items():
             if len(features) != len(boxes.detections):
@@ -343,47 +351,75 @@ class Pipeline:
 
     # --- search, challenge JSON, score ---------------------------------------------------------
 
-    def rank(self, ensemble: Ensemble, boxes: BoxSet, gallery: BoxSet | None = None) -> tuple[Ranking, dict[str, str]]:
+    def rank(
+        self, ensemble: Ensemble, boxes: BoxSet, gallery: BoxSet | None = None, *, rows: Ints | None = None
+    ) -> tuple[Ranking, dict[str, str]]:
         """The 20 most similar shop boxes of every consumer box, and the addresses of what led there.
 
         Args:
-            ensemble: its models and weights.
+            ensemble: its models, weights and steps.
             boxes: the box set whose consumer boxes ask.
             gallery: the box set whose shop boxes are searched, and whose rows the ranking names; None for the same.
+            rows: (A,) ascending rows of consumer boxes, to answer for no others; None for all. Re-ranking counts all
+                boxes as neighbours in any case.
         """
         names = [member.model for member in ensemble.members]
         searched = gallery or boxes
         features, addresses = self.embeddings(names, boxes)
-        found, others = (features, {}) if gallery is None else self.embeddings(names, gallery)
-        weights = [member.weight for member in ensemble.members]
-        inputs = {"boxes": boxes.address, "data": self.data_address}
-        inputs |= {f"model {index}": addresses[name] for index, name in enumerate(names)}
-        if gallery is not None:
-            inputs |= {"gallery boxes": gallery.address}
-            inputs |= {f"gallery model {index}": others[name] for index, name in enumerate(names)}
-        recipe = Recipe("search", SEARCH_VERSION, {"weights": weights, "top_k": GALLERY_LENGTH}, inputs)
+        found, others = (features, addresses) if gallery is None else self.embeddings(names, gallery)
         consumer_mask = self.split.photos.consumer_mask
-        query_rows = np.flatnonzero(consumer_mask(boxes.detections.image_ids))
+        every_row = np.flatnonzero(consumer_mask(boxes.detections.image_ids))
         gallery_rows = np.flatnonzero(~consumer_mask(searched.detections.image_ids))
+        all_take_part = any(step.name == RERANK for step in ensemble.steps)
+        query_rows = every_row if rows is None or all_take_part else rows
+        answered = np.searchsorted(every_row, rows) if rows is not None and all_take_part else None
+        weights = [member.weight for member in ensemble.members]
+        asked = Features(
+            weights=weights,
+            queries=[choose(features[name].vectors_ND, query_rows) for name in names],
+            gallery=[choose(found[name].vectors_ND, gallery_rows) for name in names],
+            query_address=_digest("rows", *(addresses[name] for name in names), _sha256(query_rows)),
+            gallery_address=_digest("rows", *(others[name] for name in names), _sha256(gallery_rows)),
+            training=partial(self._training_features, names),
+        )
+        categories = boxes.detections.category_ids[query_rows], searched.detections.category_ids[gallery_rows]
+        stages = RankingStages(self.store, self.stopwatch, self.report, self.search_options)
+        artifact, led_there = stages.find(asked, ensemble.steps, Asking(len(query_rows), answered, categories))
+        ranking = Ranking(
+            every_row if rows is None else rows,
+            gallery_rows[artifact.array("gallery_rows.npy")],
+            artifact.array("similarities.npy"),
+        )
+        return ranking, addresses | led_there
 
-        def make(draft: Draft) -> dict[str, Any]:
-            from harness.ranking.search import nearest
+    def speaking_rows(self, boxes: BoxSet, decimals: int = DECIMALS) -> Ints:
+        """Rows of the consumer boxes that speak for a query officially, ascending: no other can change the score.
 
-            ids, similarities = nearest(
-                [_rows(features[name].vectors_ND, query_rows) for name in names],
-                [_rows(found[name].vectors_ND, gallery_rows) for name in names],
-                GALLERY_LENGTH,
-                weights,
-            )
-            draft.write("gallery_rows.npy", partial(write_array, rows=gallery_rows[ids]))
-            draft.write("similarities.npy", partial(write_array, rows=similarities))
-            return {"queries": len(query_rows), "gallery": len(gallery_rows)}
+        Args:
+            boxes: of a split whose truth is known.
+            decimals: of the box coordinates in the challenge JSON, from which it is decided.
+        """
+        from harness.scoring.official import speaking_rows
+        from harness.scoring.truth import read_truth
 
-        with self.stopwatch.stage("search", "queries") as clock:
-            artifact, made = self.store.get(recipe, make)
-            _note(clock, [artifact], made, len(query_rows))
-        ranking = Ranking(query_rows, artifact.array("gallery_rows.npy"), artifact.array("similarities.npy"))
-        return ranking, addresses | {"search": artifact.address}
+        found = boxes.detections
+        queries, _ = read_truth(*self.truth())
+        corners = np.round(found.boxes_xyxy, decimals)
+        speaking = speaking_rows(found.image_ids, corners, found.scores, found.category_ids, queries)
+        return np.unique(speaking[speaking >= 0])
+
+    def _training_features(self, names: Sequence[str]) -> tuple[Sequence[FeatureRows], str]:
+        """The same models on the annotated boxes of training photos, what projections are fitted on."""
+        from harness.data.deepfashion2 import read_split
+
+        split = read_split(self.split.root, "train")
+        image_ids = split.photos.image_ids
+        if len(image_ids) > FIT_PHOTOS:
+            image_ids = np.random.default_rng(0).choice(image_ids, FIT_PHOTOS, replace=False)
+        kept: dict[str, Any] = {"looks": self.looks, "resources": self.resources}
+        training = Pipeline(self.work, split, image_ids=image_ids, report=self.report, stopwatch=self.stopwatch, **kept)
+        features, addresses = training.embeddings(names, training.boxes(BoxSource(GROUND_TRUTH)))
+        return [features[name].vectors_ND for name in names], _digest(*(addresses[name] for name in names))
 
     def submission(
         self, boxes: BoxSet, ranking: Ranking, search_address: str, decimals: int = DECIMALS
@@ -401,7 +437,7 @@ class Pipeline:
 
         with self.stopwatch.stage("write JSON", "rows") as clock:
             artifact, made = self.store.get(recipe, make)
-            _note(clock, [artifact], made, len(ranking.query_rows))
+            note(clock, [artifact], made, len(ranking.query_rows))
         return artifact.path("results.json"), artifact.address
 
     def truth(self) -> tuple[Path, Path]:
@@ -421,13 +457,8 @@ class Pipeline:
         """The cards of all models that an ensemble needs, detectors first.
 
         Raises:
-            InputError: models are missing (all of them are named), or the ensemble has a step that cannot be run.
+            InputError: models are missing; all of them are named.
         """
-        if ensemble.steps:
-            raise InputError(
-                f"'{ensemble}': the step '{ensemble.steps[0]}' is understood, but post-processing "
-                "cannot be run yet; leave it out"
-            )
         wanted: dict[ModelKind, list[str]] = {
             "detector": list(ensemble.boxes.detectors),
             "retriever": [member.model for member in ensemble.members if member.model != HISTOGRAM],
@@ -443,22 +474,26 @@ class Pipeline:
         cards = [self.work.model_card("detector", name) for name in wanted["detector"]]
         return cards + [self.retriever_card(member.model) for member in ensemble.members]
 
-    def run(self, ensemble: Ensemble | str, decimals: int = DECIMALS) -> Scored:
+    def run(self, ensemble: Ensemble | str, decimals: int = DECIMALS, *, every_box: bool = True) -> Scored:
         """All stages of an ensemble; scored where the truth of the split is known.
 
         Args:
             ensemble: what to run.
             decimals: of the box coordinates in the challenge JSON, which is what is scored.
+            every_box: answer for every consumer box, as a submission has to; otherwise, where the truth is known, only
+                for those that speak for a query. The official score is the same.
         """
         if isinstance(ensemble, str):
             ensemble = self.parse(ensemble)
         members = self.members(ensemble)  # before anything runs for hours: is every model there?
         before = len(self.stopwatch.stages)
         boxes = self.boxes(ensemble.boxes)
-        ranking, addresses = self.rank(ensemble, boxes)
+        known = self.split.items is not None
+        rows = None if every_box or not known else self.speaking_rows(boxes, decimals)
+        ranking, addresses = self.rank(ensemble, boxes, rows=rows)
         submission, address = self.submission(boxes, ranking, addresses["search"], decimals)
         score = None
-        if self.split.items is not None:
+        if known:
             from harness.scoring.official import evaluate_files
 
             with self.stopwatch.stage("score", "queries") as clock:
@@ -473,6 +508,7 @@ class Pipeline:
             addresses | {"boxes": boxes.address, "submission": address},
             members,
             tuple(self.stopwatch.stages[before:]),
+            int(self.split.photos.consumer_mask(boxes.detections.image_ids).sum()),
         )
 
 
@@ -480,13 +516,5 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
-def _note(clock: StageTime, artifacts: Sequence[Artifact], made: bool, count: int) -> None:
-    clock.count, clock.from_store = count, not made
-    clock.cost_seconds = sum(float(artifact.manifest["seconds"]) for artifact in artifacts)
-
-
-def _rows(array: NDArray[Any], rows: Ints) -> NDArray[Any]:
-    """Rows of a memory map, without a copy where they follow one another (as consumer photos do in DeepFashion2)."""
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        return array[rows[0] : rows[-1] + 1]
-    return array[rows]
+def _sha256(rows: Ints) -> str:
+    return hashlib.sha256(rows.tobytes()).hexdigest()

@@ -5,7 +5,7 @@
     term     = name [ "-" last ] [ "*" weight ]         m4 · m1-16 · m1-m16 · m4*0.5
     boxes    = ("WBF_" n | "WBF(" detectors ")" | detector | "GT") [ "@" budget | "(" budget ")" ]
     budget   = number [ "k" | "M" ] [ "/category" ]     126k · 126000 · 126k/category
-    step     = name [ "(" arguments ")" ]               rerank(k1=20,k2=6,lambda=0.3) · pca(512) · whiten
+    step     = name [ "(" arguments ")" ]               rerank(k1=20,k2=6,lambda=0.3) · pca(512) · see `harness.steps`
 
 It reads the paper's own notation (Tables 6 and 7) and writes one canonical form:
 ``parse(str(ensemble)) == ensemble``. The order in which models are named does not count, since
@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from harness.steps import STEPS, Argument, Step, Value, misplaced, value_text
 from harness.types import InputError
 
 PAPER_MODELS: tuple[str, ...] = tuple(f"m{n}" for n in range(18))
@@ -100,21 +101,6 @@ class BoxSource:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One post-processing step: its name and all of its arguments, defaults written out."""
-
-    name: str
-    arguments: tuple[tuple[str, int | float], ...] = ()
-
-    def __str__(self) -> str:
-        if not self.arguments:
-            return self.name
-        if len(self.arguments) == 1:
-            return f"{self.name}({_number_text(self.arguments[0][1])})"
-        return f"{self.name}({','.join(f'{key}={_number_text(value)}' for key, value in self.arguments)})"
-
-
-@dataclass(frozen=True)
 class Ensemble:
     """A parsed spec; hashable, equal to any other way of writing the same ensemble."""
 
@@ -131,34 +117,13 @@ class Ensemble:
                 runs.append([member])
         terms: list[str] = []
         for run in runs:
-            weight = "" if run[0].weight == 1 else f"*{_number_text(run[0].weight)}"
+            weight = "" if run[0].weight == 1 else f"*{value_text(run[0].weight)}"
             if len(run) >= 3:
                 terms.append(f"{run[0].model}-{run[-1].model[1:]}{weight}")
             else:
                 terms.extend(f"{member.model}{weight}" for member in run)
         return " | ".join([f"{','.join(terms)} + {self.boxes}", *map(str, self.steps)])
 
-
-@dataclass(frozen=True)
-class _Argument:
-    name: str
-    kind: type[int] | type[float]
-    default: int | float | None
-    low: float
-    high: float
-
-
-_STEPS: dict[str, tuple[_Argument, ...]] = {
-    "rerank": (
-        _Argument("k1", int, 20, 1, 10_000),
-        _Argument("k2", int, 6, 1, 10_000),
-        _Argument("lambda", float, 0.3, 0, 1),
-    ),
-    "pca": (_Argument("dimensions", int, None, 1, 1_000_000),),
-    "whiten": (),
-    "qe": (_Argument("k", int, None, 1, 10_000),),
-    "dba": (_Argument("k", int, None, 1, 10_000),),
-}
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
 _BOX_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*")
@@ -215,12 +180,10 @@ class _Parser:
         boxes = BoxSource(DEFAULT_BOXES)
         if self.take("+") or self.take_word("with"):
             boxes = self.boxes()
-        steps: list[Step] = []
-        while self.take("|"):
-            steps.append(self.step())
+        steps = self.steps()
         if self.at < len(self.text):
             self.fail("expected 'with BOXES', '| STEP' or the end", self.at)
-        return Ensemble(members, boxes, tuple(steps))
+        return Ensemble(members, boxes, steps)
 
     def members(self) -> tuple[Member, ...]:
         weights: dict[str, float] = {}
@@ -335,14 +298,25 @@ class _Parser:
             self.fail(f"expected 'category', as in 126k{PER_CATEGORY}", self.at)
         return int(budget), per_category
 
+    def steps(self) -> tuple[Step, ...]:
+        found: list[Step] = []
+        places: list[int] = []
+        while self.take("|"):
+            places.append(self.skip())
+            found.append(self.step())
+        wrong = misplaced(found)
+        if wrong is not None:
+            self.fail(wrong[1], places[wrong[0]])
+        return tuple(found)
+
     def step(self) -> Step:
         start = self.skip()
         name = self.match(_NAME)
-        if name not in _STEPS:
+        if name not in STEPS:
             what = f"unknown step '{name}'" if name else "expected a step"
-            self.fail(f"{what}; there are {', '.join(_STEPS)}", start)
-        known = {argument.name: argument for argument in _STEPS[name]}
-        given: dict[str, int | float] = {}
+            self.fail(f"{what}; there are {', '.join(STEPS)}", start)
+        known = {argument.name: argument for argument in STEPS[name]}
+        given: dict[str, Value] = {}
         if self.take("("):
             while not self.take(")"):
                 self.argument(name, known, given)
@@ -351,12 +325,13 @@ class _Parser:
                     break
         for argument in known.values():
             if argument.name not in given:
-                if argument.default is None:
+                if argument.required:
                     self.fail(f"{name} needs its {argument.name}, as in {name}(5)", start)
-                given[argument.name] = argument.default
-        return Step(name, tuple((argument.name, given[argument.name]) for argument in known.values()))
+                if argument.default is not None:
+                    given[argument.name] = argument.default
+        return Step(name, tuple((key, given[key]) for key in known if key in given))
 
-    def argument(self, step: str, known: dict[str, _Argument], given: dict[str, int | float]) -> None:
+    def argument(self, step: str, known: dict[str, Argument], given: dict[str, Value]) -> None:
         start = self.skip()
         if self.ahead(r"[A-Za-z]"):
             key = self.match(_NAME) or ""
@@ -370,14 +345,22 @@ class _Parser:
             key = left[0]
         if key in given:
             self.fail(f"{key} is given twice", start)
-        argument = known[key]
+        given[key] = self.value(known[key])
+
+    def value(self, argument: Argument) -> Value:
         place = self.skip()
+        if argument.kind is str:
+            word = self.match(_NAME) or ""
+            if word not in argument.words:
+                self.fail(f"{argument.name} is one of {', '.join(argument.words)}", place)
+            return word
         value = self.number()
         if argument.kind is int and value != int(value):
-            self.fail(f"{key} is a whole number", place)
+            self.fail(f"{argument.name} is a whole number", place)
         if not argument.low <= value <= argument.high:
-            self.fail(f"{key} is from {_number_text(argument.low)} to {_number_text(argument.high)}", place)
-        given[key] = argument.kind(value)
+            low, high = value_text(argument.low), value_text(argument.high)
+            self.fail(f"{argument.name} is from {low} to {high}", place)
+        return argument.kind(value)
 
     def number(self) -> float:
         start = self.skip()
@@ -428,10 +411,6 @@ def _follows(before: Member, after: Member) -> bool:
     if one is None or two is None or before.weight != after.weight:
         return False
     return len(one[1]) == 1 and one[1] == two[1] and int(two[2]) == int(one[2]) + 1
-
-
-def _number_text(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(float(value))
 
 
 def _budget_text(budget: int) -> str:

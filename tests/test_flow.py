@@ -215,12 +215,6 @@ def test_an_unknown_model_is_answered_with_what_there_is(data: Path, work: Path)
     assert "there are m0" in refused("train", "retriever", "m99", "--data", data, "--work", work)
 
 
-def test_a_step_that_cannot_be_run_is_refused(data: Path, work: Path) -> None:
-    assert "'rerank(k1=20,k2=6,lambda=0.3)' is understood" in refused(
-        "score", "m0 + GT | rerank", "--data", data, "--work", work
-    )
-
-
 def test_a_missing_folder_is_named(tmp_path: Path, work: Path) -> None:
     assert str(tmp_path / "nowhere") in refused("score", "m0", "--data", tmp_path / "nowhere", "--work", work)
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.spec import PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, Member, SpecError, Step, parse
+from harness.spec import PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, Member, SpecError, parse
+from harness.steps import STEPS, Step, misplaced
 
 
 def names(text: str) -> list[str]:
@@ -35,6 +36,13 @@ def names(text: str) -> list[str]:
         ("m4 | rerank", "m4 + WBF_5 | rerank(k1=20,k2=6,lambda=0.3)"),
         ("m4 | rerank(30, lambda=.5)", "m4 + WBF_5 | rerank(k1=30,k2=6,lambda=0.5)"),
         ("m4|pca(512)|whiten|qe(5)|dba(k=5)", "m4 + WBF_5 | pca(512) | whiten | qe(5) | dba(5)"),
+        ("m4|dba(5, weights=plain)|qe(k=5,weights=rank)", "m4 + WBF_5 | dba(5) | qe(5,weights=rank)"),
+        (
+            "m4|qe(5,alpha=3.0)|rerank|same_category",
+            "m4 + WBF_5 | qe(5,alpha=3) | rerank(k1=20,k2=6,lambda=0.3) | same_category",
+        ),
+        ("m4 | pca(512,fit=train) | whiten(fit=gallery)", "m4 + WBF_5 | pca(512,fit=train) | whiten"),
+        ("m4 | whiten(fit=train,dimensions=64)", "m4 + WBF_5 | whiten(64,fit=train)"),
     ],
 )
 def test_every_way_of_writing_has_one_canonical_form(written: str, canonical: str) -> None:
@@ -55,7 +63,9 @@ def test_parts_of_a_spec() -> None:
     assert parse("m4 + ATSS").boxes.fused is None
     assert parse("m4 + ATSS").boxes.detectors == ("ATSS",)
     assert parse("m4 + GT").boxes.detectors == ()
-    assert ensemble.steps == (Step("qe", (("k", 5),)),)
+    assert ensemble.steps == (Step("qe", (("k", 5), ("weights", "plain"))),)
+    assert ensemble.steps[0]["k"] == 5
+    assert ensemble.steps[0].get("alpha") is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +94,14 @@ def test_parts_of_a_spec() -> None:
         ("m4 | rerank(lambda=2)", 20, "lambda is from 0 to 1"),
         ("m4 | qe", 6, "needs its k"),
         ("m4 | qe(2.5)", 9, "whole number"),
-        ("m4 | whiten(3)", 13, "takes 0 arguments"),
+        ("m4 | same_category(3)", 20, "takes 0 arguments"),
+        ("m4 | whiten(512,fit=test)", 21, "fit is one of gallery, train"),
+        ("m4 | whiten(0)", 13, "dimensions is from 1 to 1000000"),
+        ("m4 | qe(5,alpha=3,weights=rank)", 6, "qe takes weights or alpha, not both"),
+        ("m4 | rerank | qe(5)", 6, "only same_category may follow it, not qe"),
+        ("m4 | rerank | same_category | rerank", 6, "may follow it, not rerank"),
+        ("m4 | dba(5) | pca(8,fit=train)", 15, "fit=train knows nothing of dba; name pca before it"),
+        ("m4 | qe(5) | same_category | dba(3)", 14, "so it stands last"),
         ("m4 m5", 4, "expected 'with BOXES'"),
         ("m4 with WBF_5 please", 15, "expected 'with BOXES'"),
     ],
@@ -138,16 +155,26 @@ def test_fusions_that_cannot_be_read(text: str, says: str) -> None:
 
 
 weights = st.one_of(st.just(1.0), st.floats(1e-3, 1e3))
-steps = st.one_of(
-    st.builds(lambda k: Step("qe", (("k", k),)), st.integers(1, 10_000)),
-    st.just(Step("whiten")),
-    st.builds(
-        lambda k1, k2, lam: Step("rerank", (("k1", k1), ("k2", k2), ("lambda", lam))),
-        st.integers(1, 100),
-        st.integers(1, 100),
-        st.floats(0, 1),
-    ),
-)
+
+
+@st.composite
+def steps(draw):
+    """Any step, with and without what it may have."""
+    name = draw(st.sampled_from(list(STEPS)))
+    given = []
+    for argument in STEPS[name]:
+        if not argument.required and draw(st.booleans()):
+            if argument.default is not None:
+                given.append((argument.name, argument.default))
+        elif argument.kind is str:
+            given.append((argument.name, draw(st.sampled_from(argument.words))))
+        elif argument.kind is int:
+            given.append((argument.name, draw(st.integers(int(argument.low), int(argument.high)))))
+        else:
+            given.append((argument.name, draw(st.floats(argument.low, argument.high))))
+    return Step(name, tuple(given))
+
+
 sources = st.one_of(
     st.builds(
         BoxSource,
@@ -163,7 +190,7 @@ sources = st.one_of(
 @given(
     members=st.dictionaries(st.sampled_from(PAPER_MODELS), weights, min_size=1),
     boxes=sources,
-    steps=st.lists(steps, max_size=3),
+    steps=st.lists(steps(), max_size=3).filter(lambda steps: misplaced(steps) is None),
 )
 def test_parse_inverts_str(members: dict[str, float], boxes: BoxSource, steps: list[Step]) -> None:
     ordered = sorted(members, key=PAPER_MODELS.index)

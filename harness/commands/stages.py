@@ -27,7 +27,7 @@ from harness.commands.options import (
     workplace,
     writable_file,
 )
-from harness.commands.tables import ladder_table
+from harness.commands.tables import gains_table, ladder_table
 from harness.types import InputError
 
 app = typer.Typer()
@@ -60,16 +60,26 @@ def score(
     with_ladder: Annotated[
         bool, typer.Option("--ladder", help="Score again with ground-truth classes, query boxes and gallery boxes.")
     ] = False,
+    every_box: Annotated[
+        bool,
+        typer.Option(
+            "--every-box",
+            help="Search for every detected box, as submit does, not only for those that speak for a query; "
+            "the score is the same, and evaluate can look into the file.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run what is missing, score by the official protocol, add a leaderboard row."""
     from harness.jobs import oracles, results
+    from harness.jobs.step_gains import step_gains
     from harness.progress import bars
 
     with bars() as report:
         named = spec_of(spec)
         pipeline = open_pipeline(work, data, split, report)
-        scored, row = results.score(pipeline, named, None if named == spec else spec)
+        scored, row = results.score(pipeline, named, None if named == spec else spec, every_box=every_box)
+        gains = step_gains(pipeline, scored)
         rungs = oracles.ladder(pipeline, named) if with_ladder else []
         truth = pipeline.truth()
     low, high = row.interval(10)
@@ -89,6 +99,8 @@ def score(
                 "hedged": row.hedged,
                 "stage_seconds": row.stage_seconds,
                 "ladder": [rung.as_json() for rung in rungs],
+                "steps": [gain.as_json() for gain in gains],
+                "every_box": scored.every_box,
                 "files": {"results": str(scored.submission), "query": str(truth[0]), "gallery": str(truth[1])},
             }
         )
@@ -96,10 +108,19 @@ def score(
     show(f"{row.spec} on {'RENDERED data, ' if row.rendered else ''}{split}: {row.score.num_queries} queries")
     show(*(f"Acc@{k:<3} {accuracy:.6f}" for k, accuracy in accuracies.items()))
     show(f"95 % interval of Acc@10 {low:.4f} to {high:.4f}; row {row.id[:12]} of {workplace(work).board}")
+    if gains:
+        show("", f"Step by step{', RENDERED data' if row.rendered else ''}: each against the one before", "")
+        show(gains_table(gains))
     if rungs:
         show("", "With more and more of the ground truth, each searched again (a rung may lose)", "")
         show(ladder_table(rungs))
-    show(f"why: run.py evaluate {scored.submission} --query {truth[0]} --gallery {truth[1]}")
+    if scored.every_box:
+        show(f"why: run.py evaluate {scored.submission} --query {truth[0]} --gallery {truth[1]}")
+    else:
+        count, total = len(scored.ranking.query_rows), scored.num_consumer_boxes
+        show(
+            f"searched for the {count:,} of {total:,} boxes that speak for a query; --every-box for a file to look into"
+        )
     if row.contamination:
         show(f"ranked apart: {row.contamination}")
     if row.hedged:
@@ -141,7 +162,10 @@ def tables(
     work: Work = WORK,
     split: SplitOption = "validation",
     run: Annotated[
-        bool, typer.Option("--run", help="First score the models trained here that Table 3 would have blank.")
+        bool,
+        typer.Option(
+            "--run", help="First score what Tables 3, 6 and 7 would have blank, where the models are trained here."
+        ),
     ] = False,
     source: Sources = None,
     as_json: Json = False,
@@ -151,14 +175,14 @@ def tables(
     Table 1 counts the data set's annotated splits and every --source.
     """
     from harness.data.garments import garments_of
-    from harness.jobs.results import score_missing_models
-    from harness.jobs.results import tables as measured_tables
+    from harness.jobs.paper_tables import score_missing
+    from harness.jobs.paper_tables import tables as measured_tables
     from harness.progress import bars
 
     with bars() as report:
         pipeline = open_pipeline(work, data, split, report)
         if run:
-            score_missing_models(pipeline)
+            score_missing(pipeline)
         splits = [read_photos(data, one) for one in ("train", "validation") if (data / one).is_dir()]
         at_hand = [garments_of(one, one.photos.image_ids) for one in splits if one.items is not None]
         found = measured_tables(pipeline, [*at_hand, *read_sources(source)])

@@ -10,6 +10,7 @@ from harness.types import RANKS, BoxAP
 
 if TYPE_CHECKING:
     from harness.jobs.fusion_lab import FusionFit
+    from harness.jobs.step_gains import StepGain
     from harness.scoring.ladder import Rung
 
 
@@ -21,6 +22,18 @@ def ladder_table(rungs: Sequence[Rung]) -> Any:
         table.add_row(f"{'+ ' if number else ''}{rung.name}", *figures(rung.acc, 4), gained)
     left = 1 - rungs[-1].acc[10]
     table.add_row("+ ranking", *figures(dict.fromkeys(RANKS, 1.0), 4), f"{left:+.4f}")
+    return table
+
+
+def gains_table(gains: Sequence[StepGain]) -> Any:
+    """What every post-processing step gains or loses against the step before."""
+    table = plain_table(["up to", "Acc@1", "Acc@10", "gain at 10", "95 % interval", "p (McNemar)"])
+    for gain in gains:
+        cells = [f"{gain.score.acc[k]:.4f}" for k in (1, 10)]
+        if gain.against_before is not None:
+            (low, high), told = gain.against_before.interval, gain.against_before
+            cells += [f"{told.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{told.test.p_value:.2g}"]
+        table.add_row(gain.step if gain.against_before is None else f"| {gain.step}", *cells)
     return table
 
 

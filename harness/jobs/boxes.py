@@ -66,7 +66,6 @@ def detect(
     """
     from harness.detection.card import DetectorCard
     from harness.detection.inference_settings import InferenceSettings
-    from harness.jobs.results import box_ap_of
     from harness.training.cards import CARD_FILE, read
 
     sources = list(dict.fromkeys(pipeline.parse_boxes(name) for name in names))
@@ -128,3 +127,12 @@ def _thresholds(pipeline: Pipeline, source: BoxSource) -> dict[str, float]:
     every = pipeline.boxes(BoxSource(source.name)).detections
     found = thresholds(every, source.budget, source.per_category)
     return {"all" if category is None else str(category): score for category, score in found.items()}
+
+
+def box_ap_of(pipeline: Pipeline, source: BoxSource) -> BoxAP | None:
+    """Box AP of a box source; None where the split has no annotations."""
+    from harness.scoring.boxes import box_ap
+
+    if pipeline.split.items is None:
+        return None
+    return box_ap(pipeline.split.items, pipeline.boxes(source).detections, pipeline.image_ids)

@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.jobs.boxes import box_ap_of
 from harness.jobs.fusion_lab import fit_fusion
-from harness.jobs.results import box_ap_of, score
+from harness.jobs.results import score
 from harness.pipeline import HISTOGRAM, Pipeline, Scored
 from harness.progress import Reporter
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, BoxSource, Ensemble, Member
@@ -264,6 +265,6 @@ def _measure_retrieval(pipeline: Pipeline, settings: QuickstartSettings, result:
     ):
         pipeline.embeddings(settings.retrievers, pipeline.boxes(source))  # all models in one pass over the photos
         for name, chosen in [*((member.model, (member,)) for member in members), (ENSEMBLE, members)]:
-            scored, row = score(pipeline, Ensemble(chosen, source))
+            scored, row = score(pipeline, Ensemble(chosen, source), every_box=True)
             scores[name] = row.score
             result.ensemble = scored

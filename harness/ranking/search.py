@@ -12,20 +12,62 @@ Legend: Q queries, G gallery rows, D dimensions (of all models together), K resu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.ranking.rows import ChosenRows, FeatureRows
+from harness.types import Floats, InputError, Ints, Progress
 
 _BLOCK_BYTES = 256 << 20  # of float32 concatenation or float64 candidates held at once
 _SPARE_CANDIDATES = 12  # beyond top_k: enough on clustered features that the proof seldom needs a second round
 
 
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a search is computed; what it finds is the same whatever it is.
+
+    Attributes:
+        engine: what makes the products.
+        precision: of the products.
+        devices: torch's names of them; None for every GPU, or the CPU where there is none.
+        memory_bytes: working memory beside inputs and outputs; None for a modest default.
+        num_threads: of the CPU; None for all that torch would take.
+    """
+
+    engine: Literal["auto", "torch", "faiss"] = "auto"
+    precision: Literal["auto", "32", "16", "bf16"] = "auto"
+    devices: tuple[str, ...] | None = None
+    memory_bytes: int | None = None
+    num_threads: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The most similar gallery rows of every query, and how dissimilar the gallery gets.
+
+    Attributes:
+        ids: (Q, K) int64, rows of the gallery, by descending similarity, equal ones by ascending row.
+        similarities: (Q, K) float64.
+        lowest: (Q,) float64, the smallest similarity of the query to any gallery row; NaN without a gallery.
+    """
+
+    ids: Ints
+    similarities: Floats
+    lowest: Floats
+
+
 def nearest(
-    queries: Sequence[NDArray[Any]],
-    gallery: Sequence[NDArray[Any]],
+    queries: Sequence[FeatureRows],
+    gallery: Sequence[FeatureRows],
     top_k: int,
     weights: Sequence[float] | None = None,
+    *,
+    groups: tuple[Ints, Ints] | None = None,
+    options: SearchOptions = SearchOptions(),
+    progress: Progress | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The gallery rows most similar to each query, by the weighted sum of the models' inner products.
 
@@ -42,11 +84,96 @@ def nearest(
     Raises:
         ValueError: shapes disagree, there is no model, a weight is not positive, or a row is not finite.
     """
+    if groups is not None:
+        return _grouped(queries, gallery, top_k, weights, groups)
+    found = _search(queries, gallery, top_k, weights)
+    return found[0], found[1].astype(np.float32)
+
+
+def neighbours(
+    queries: Sequence[FeatureRows],
+    gallery: Sequence[FeatureRows],
+    top_k: int,
+    weights: Sequence[float] | None = None,
+    *,
+    options: SearchOptions = SearchOptions(),
+    progress: Progress | None = None,
+) -> Neighbours:
+    """As `nearest`, with similarities in float64 and the smallest similarity of each query to any gallery row."""
+    ids, similarities = _search(queries, gallery, top_k, weights)
+    scale = _validated(queries, gallery, top_k, weights)
+    lowest = np.full(len(queries[0]), np.nan)
+    for start in range(0, len(lowest), 256):
+        rows = np.arange(start, min(start + 256, len(lowest)))
+        for first in range(0, len(gallery[0]), 4096):
+            others = np.arange(first, min(first + 4096, len(gallery[0])))
+            total = np.zeros((len(rows), len(others)))
+            for query, answers, weight in zip(queries, gallery, scale, strict=True):
+                total += weight * (np.asarray(query[rows], np.float64) @ np.asarray(answers[others], np.float64).T)
+            near = total.argmin(axis=1)
+            exact = similarities_of(queries, gallery, rows, others[near], weights)
+            lowest[rows] = np.fmin(lowest[rows], exact)
+    return Neighbours(ids, similarities, lowest)
+
+
+def similarities_of(
+    queries: Sequence[FeatureRows],
+    gallery: Sequence[FeatureRows],
+    query_rows: Ints,
+    gallery_rows: Ints,
+    weights: Sequence[float] | None = None,
+) -> Floats:
+    """The float64 similarity of each pair of rows (P,); equal rows give equal values wherever they stand."""
+    scale = _validated(queries, gallery, 1, weights)
+    total = np.zeros(len(query_rows))
+    for start in range(0, len(total), 4096):
+        rows = slice(start, start + 4096)
+        for query, answers, weight in zip(queries, gallery, scale, strict=True):
+            left = np.asarray(query[query_rows[rows]], np.float64)
+            right = np.asarray(answers[gallery_rows[rows]], np.float64)[:, None]
+            total[rows] += weight * np.einsum("qd,qcd->qc", left, right)[:, 0]
+    return total
+
+
+def _grouped(
+    queries: Sequence[FeatureRows],
+    gallery: Sequence[FeatureRows],
+    top_k: int,
+    weights: Sequence[float] | None,
+    groups: tuple[Ints, Ints],
+) -> tuple[Ints, NDArray[np.float32]]:
+    query_groups, gallery_groups = (np.asarray(each) for each in groups)
+    if query_groups.shape != (len(queries[0]),) or gallery_groups.shape != (len(gallery[0]),):
+        raise InputError("groups: expected one a query and one a gallery row")
+    k = min(top_k, len(gallery[0]))
+    ids, similarities = np.zeros((len(query_groups), k), np.int64), np.zeros((len(query_groups), k), np.float32)
+    for group in np.unique(query_groups):
+        asking = np.flatnonzero(query_groups == group)
+        chosen = [_chosen(part, asking) for part in queries]
+        first = np.flatnonzero(gallery_groups == group)
+        rest = np.flatnonzero(gallery_groups != group)
+        filled = 0
+        for rows in (first, rest):
+            if filled < k and len(rows):
+                found, sims = _search(chosen, [_chosen(part, rows) for part in gallery], k - filled, weights)
+                ids[asking, filled : filled + found.shape[1]] = rows[found]
+                similarities[asking, filled : filled + found.shape[1]] = sims
+                filled += found.shape[1]
+    return ids, similarities
+
+
+def _chosen(part: FeatureRows, rows: Ints) -> ChosenRows:
+    return ChosenRows(part.array, part.rows[rows]) if isinstance(part, ChosenRows) else ChosenRows(part, rows)  # type: ignore[arg-type]
+
+
+def _search(
+    queries: Sequence[Any], gallery: Sequence[Any], top_k: int, weights: Sequence[float] | None
+) -> tuple[Ints, Floats]:
     scale = _validated(queries, gallery, top_k, weights)
     num_queries, num_gallery = len(queries[0]), len(gallery[0])
     k = min(top_k, num_gallery)
     ids = np.zeros((num_queries, k), np.int64)
-    similarities = np.zeros((num_queries, k), np.float32)
+    similarities = np.zeros((num_queries, k), np.float64)
     pending = np.arange(num_queries)
     num_candidates = min(num_gallery, k + _SPARE_CANDIDATES)
     while k > 0 and len(pending):
@@ -66,7 +193,7 @@ def nearest(
 
 
 def _validated(
-    queries: Sequence[NDArray[Any]], gallery: Sequence[NDArray[Any]], top_k: int, weights: Sequence[float] | None
+    queries: Sequence[FeatureRows], gallery: Sequence[FeatureRows], top_k: int, weights: Sequence[float] | None
 ) -> NDArray[np.float64]:
     if not queries or len(queries) != len(gallery):
         raise ValueError(f"expected one query and one gallery array per model, got {len(queries)} and {len(gallery)}")
@@ -76,7 +203,7 @@ def _validated(
     if scale.shape != (len(queries),) or not (np.isfinite(scale) & (scale > 0)).all():
         raise ValueError(f"expected {len(queries)} positive weights, got {weights}")
     for model, (query, rows) in enumerate(zip(queries, gallery, strict=True)):
-        if query.ndim != 2 or rows.ndim != 2 or query.shape[1] != rows.shape[1] or query.shape[1] == 0:
+        if len(query.shape) != 2 or len(rows.shape) != 2 or query.shape[1] != rows.shape[1] or query.shape[1] == 0:
             raise ValueError(f"model {model}: shapes (Q, D) and (G, D) expected, got {query.shape} and {rows.shape}")
         if len(query) != len(queries[0]) or len(rows) != len(gallery[0]):
             raise ValueError(f"model {model}: its rows do not match those of model 0: {len(query)} and {len(rows)}")
@@ -84,7 +211,7 @@ def _validated(
 
 
 def _concatenated(
-    parts: Sequence[NDArray[Any]], scale: NDArray[np.float64] | None, rows: Any, name: str
+    parts: Sequence[FeatureRows], scale: NDArray[np.float64] | None, rows: Any, name: str
 ) -> NDArray[np.float32]:
     """A float32 block of the concatenation; queries carry the weights."""
     block = [np.asarray(part[rows], np.float32) for part in parts]
@@ -100,8 +227,8 @@ def _concatenated(
 
 
 def _candidates(
-    queries: Sequence[NDArray[Any]],
-    gallery: Sequence[NDArray[Any]],
+    queries: Sequence[FeatureRows],
+    gallery: Sequence[FeatureRows],
     scale: NDArray[np.float64],
     pending: NDArray[np.int64],
     num_candidates: int,
@@ -135,8 +262,8 @@ def _candidates(
 
 
 def _rescore(
-    queries: Sequence[NDArray[Any]],
-    gallery: Sequence[NDArray[Any]],
+    queries: Sequence[FeatureRows],
+    gallery: Sequence[FeatureRows],
     scale: NDArray[np.float64],
     pending: NDArray[np.int64],
     found_QC: NDArray[np.int64],
@@ -159,8 +286,8 @@ def _rescore(
 
 
 def _rounding_bound(
-    queries: Sequence[NDArray[Any]],
-    gallery: Sequence[NDArray[Any]],
+    queries: Sequence[FeatureRows],
+    gallery: Sequence[FeatureRows],
     scale: NDArray[np.float64],
     pending: NDArray[np.int64],
 ) -> NDArray[np.float64]:
@@ -181,3 +308,10 @@ def _rounding_bound(
         )
         total += weight * np.linalg.norm(np.asarray(query[pending], np.float64), axis=1) * longest
     return np.asarray(gamma * total)
+
+
+def working_bytes(
+    num_queries: int, num_gallery: int, dimensions: Sequence[int], top_k: int, options: SearchOptions
+) -> int:
+    """Bytes of working memory that a search takes beside its inputs and outputs."""
+    return 4 * _BLOCK_BYTES

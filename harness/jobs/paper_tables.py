@@ -1,0 +1,185 @@
+"""The paper's tables beside what was measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from harness.jobs.boxes import box_ap_of
+from harness.jobs.results import score
+from harness.pipeline import HISTOGRAM, Pipeline
+from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, BoxSource, parse
+from harness.types import InputError
+
+if TYPE_CHECKING:
+    from harness.data.garments import Garments
+    from leaderboard.rows import Row
+    from leaderboard.tables import PaperTable
+
+
+def score_missing(pipeline: Pipeline) -> list[str]:
+    """Score every row of the paper's Tables 3, 6 and 7 whose models are all trained here and that has no row of today.
+
+    Args:
+        pipeline: over an annotated split.
+
+    Returns:
+        Specs that were scored.
+
+    Raises:
+        InputError: as `score`.
+    """
+    from leaderboard.store import Board
+
+    split, trained = pipeline.split, set(pipeline.work.trained("retriever"))
+    detectors = set(pipeline.work.trained("detector"))
+    missing = [f"{name}{_ON_TRUTH}" for name in pipeline.work.trained("retriever")]
+    for spec in _PLACES:
+        ensemble = parse(spec)
+        models = {member.model for member in ensemble.members}
+        if models <= trained and detectors.issuperset(ensemble.boxes.detectors):
+            missing.append(spec)
+    if pipeline.work.board.exists():
+        for row in Board(pipeline.work.board).rows(split=split.name, fingerprint=split.fingerprint):
+            if row.spec in missing and _is_of_today(pipeline, row):
+                missing.remove(row.spec)
+    for spec in missing:
+        score(pipeline, spec)
+    return missing
+
+
+def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTable]:
+    """The paper's tables beside what was measured on this split by detectors trained here and by rows of the board.
+
+    Args:
+        pipeline: over the split.
+        at_hand: data sets to count for Table 1.
+    """
+    from harness.data.garments import count_sources
+    from harness.jobs.settings_table import table_4
+    from leaderboard.store import Board
+    from leaderboard.tables import paper_tables, sources_table
+
+    split = pipeline.split
+    measured: dict[int, dict[str, dict[str, float | None]]] = {number: {} for number in (2, 3, 5, 6, 7)}
+    apart: dict[tuple[int, str], str] = {}
+    models = {*pipeline.work.trained("retriever"), HISTOGRAM}
+    trained = pipeline.work.trained("detector")
+    titles = dict(zip(PAPER_DETECTORS, _TITLES, strict=True))
+    of_paper = [name for name in PAPER_DETECTORS if name in trained]
+    for name in (*of_paper, *(name for name in trained if name not in titles)):
+        ap = box_ap_of(pipeline, BoxSource(name))
+        if ap is not None:
+            values = (ap.ap, ap.ap50, ap.ap75, ap.ap_small, ap.ap_medium, ap.ap_large)
+            cells = dict(zip(("AP", "AP50", "AP75", "APS", "APM", "APL"), values, strict=True))
+            measured[2][titles.get(name, name)] = {**cells}
+    every = [BoxSource(f"WBF_{count}") for count in range(1, len(PAPER_DETECTORS) + 1)]
+    every += [source for source in map(BoxSource, pipeline.work.every_fitted_fusion()) if source not in every]
+    for source in every:
+        ap = (
+            box_ap_of(pipeline, source)
+            if set(source.detectors) <= set(trained) and _is_fitted(pipeline, source)
+            else None
+        )
+        if ap is not None:
+            measured[5][source.name] = {"AP50": ap.ap50}
+    if pipeline.work.board.exists():
+        for row in Board(pipeline.work.board).rows(split=split.name, fingerprint=split.fingerprint):
+            by_itself = row.spec.removesuffix(_ON_TRUTH)
+            places = [(3, by_itself)] if by_itself in models and by_itself != row.spec else _PLACES.get(row.spec, ())
+            # Rows without a place are not looked into: their detectors may be gone, or would look at all photos anew.
+            if not places or not _is_of_today(pipeline, row):
+                continue
+            for number, name in places:
+                if not row.counts:
+                    why = row.contamination or "class hedging"
+                    apart[number, name] = f"{name} has a row that is ranked apart: {why}."
+                    continue
+                apart.pop((number, name), None)
+                accuracies: dict[str, float | None] = {"Acc@1": row.score.acc[1], "Acc@10": row.score.acc[10]}
+                if number == 3:
+                    del accuracies["Acc@1"]
+                if number == 6:
+                    accuracies = {f"{split.name} Acc@10": row.score.acc[10]}
+                measured[number][name] = accuracies
+    notes = {table: [why for (number, _), why in apart.items() if number == table] for table in measured}
+    notes[7] += _uncut(pipeline, measured[7])
+    found = paper_tables(measured, split.rendered, f"{split.name} {split.fingerprint[:8]}", notes)
+    counts = {name: (one.identities, one.images, one.rendered) for name, one in count_sources(at_hand).items()}
+    return sorted([sources_table(counts), *found, table_4()], key=lambda table: table.number)
+
+
+_ON_TRUTH = f" + {GROUND_TRUTH}"
+"""After a model by itself in a canonical spec: the rows of Table 3."""
+
+
+def _is_of_today(pipeline: Pipeline, row: Row) -> bool:
+    """Whether a row was made by the models and the fusion that are in the working folder now."""
+    ensemble = pipeline.parse(row.spec)
+    try:
+        cards = pipeline.members(ensemble)[len(ensemble.boxes.detectors) :]
+    except InputError:
+        return False  # a model is gone, or the row was scored by steps that this version cannot run
+    if ensemble.boxes.fused is not None and not _is_fitted(pipeline, ensemble.boxes):
+        return False
+    boxes = pipeline.boxes(ensemble.boxes)
+    try:
+        wanted = {f"{card.name}:{pipeline.embed_recipe(card, boxes).address}" for card in cards}
+    except InputError:
+        return False  # other embeddings were entered since, not of all these boxes
+    return wanted <= set(row.artifacts)
+
+
+def _uncut(pipeline: Pipeline, measured: Iterable[str]) -> list[str]:
+    """What to know of Table 7 where the split has no more boxes than its budget: its rows differ by nothing then."""
+    if not any("126k" in name for name in measured):
+        return []
+    count = len(pipeline.boxes(BoxSource("WBF_5")).detections)
+    if count > _BUDGET:
+        return []
+    return [f"Ours has {count:,} boxes of WBF_5 in all, so a budget of {_BUDGET:,} takes none away."]
+
+
+def _is_fitted(pipeline: Pipeline, source: BoxSource) -> bool:
+    """Whether the settings of a fusion are of use: none of its detectors was trained anew since they were fitted."""
+    try:
+        pipeline.fusion_settings(source)
+    except InputError:
+        return False
+    return True
+
+
+_TITLES = ("ATSS", "Cascade Mask R-CNN", "CenterNet", "RetinaNet-R101-FPN", "RetinaNet-X101-FPN")
+"""The detectors as Table 2 names them."""
+
+
+_BUDGET = 126_000
+"""Boxes that Table 7's re-ranking was run on."""
+
+_TABLE_6 = (
+    "m4",
+    "m0-13 (w/o m6-9)",
+    "m0-13 (w/o m6-7)",
+    "m0-16 (w/o m7)",
+    "m1-16 (w/o m7)",
+    "m0-17 (w/o m7)",
+    "m1-16",
+    "m1-17",
+)
+
+
+def _places() -> dict[str, list[tuple[int, str]]]:
+    """Canonical spec -> the table and row where the paper has that ensemble; Table 3 has any model by itself."""
+    named = [(f"{name} with WBF_5", 6, name) for name in _TABLE_6]
+    named += [
+        ("m4 + WBF_5", 7, "WBF_5 (590k) | NN"),
+        (f"m4 + WBF_5@{_BUDGET}", 7, "WBF_5 (126k) | NN"),
+        (f"m4 + WBF_5@{_BUDGET} | rerank", 7, "WBF_5 (126k) | NN + re-ranking"),
+    ]
+    places: dict[str, list[tuple[int, str]]] = {}
+    for spec, number, name in named:
+        places.setdefault(str(parse(spec)), []).append((number, name))
+    return places
+
+
+_PLACES = _places()
