@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ranking.rows import FeatureRows
-from harness.ranking.search import nearest
+from harness.ranking.search import SearchOptions, nearest
 from harness.types import Bools, Floats, Ints, Progress
 from harness.workers import available_threads
 
@@ -87,6 +87,7 @@ def gather(
     right_rows: Ints,
     num_candidates: int = NUM_CANDIDATES,
     progress: Progress | None = None,
+    options: SearchOptions | None = None,
 ) -> Candidates:
     """The candidates of every query.
 
@@ -97,6 +98,7 @@ def gather(
         right_rows: gallery rows; those of query q are ``right_starts[q] … right_starts[q + 1]``, each once.
         num_candidates: C, at least 1.
         progress: told of models done, twice each.
+        options: how the searches are computed.
 
     Raises:
         ValueError: as `nearest`; or another dtype, or right rows that are none of the gallery.
@@ -118,7 +120,7 @@ def gather(
         if number == num_models == 1:
             joint_floors[:] = floors_QM[:, 0]
             break
-        ids, sims = nearest(queries[models], gallery[models], num_candidates)  # type: ignore[arg-type]
+        ids, sims = nearest(queries[models], gallery[models], num_candidates, options=options or SearchOptions())
         if num_candidates < num_gallery:
             floors = floors_QM[:, number] if number < num_models else joint_floors
             floors[:] = sims[:, -1]
@@ -184,6 +186,7 @@ def exact_hits(
     right_rows: Ints,
     weights: Sequence[float],
     k: int,
+    options: SearchOptions | None = None,
 ) -> Bools:
     """Which queries an ensemble gets right by the exact search of all of the gallery.
 
@@ -194,16 +197,18 @@ def exact_hits(
         right_rows: as for `gather`.
         weights: one a model; those of weight 0 are left out.
         k: rows of the ranking among which a right one has to be.
+        options: how the search is computed.
 
     Returns:
         (Q,) bool.
     """
     members = [model for model, weight in enumerate(weights) if weight > 0]
     ids, _ = nearest(
-        [queries[model] for model in members],  # type: ignore[misc]
-        [gallery[model] for model in members],  # type: ignore[misc]
+        [queries[model] for model in members],
+        [gallery[model] for model in members],
         k,
         [weights[model] for model in members],
+        options=options or SearchOptions(),
     )
     num_gallery, asking = len(gallery[0]), np.arange(len(ids))
     rights = np.repeat(asking, np.diff(right_starts)) * num_gallery + right_rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -22,8 +22,6 @@ Method = Literal["auto", "exhaustive", "greedy"]
 
 EXHAUSTIVE_LIMIT = 4096
 """Subsets up to which ``auto`` judges all of them: 12 models."""
-
-_MOST_BITS = 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +34,8 @@ class Budget:
         most: models of a subset at most.
     """
 
+    MOST_MODELS: ClassVar[int] = 62
+
     costs_BM: Floats
     limits: Floats
     most: int
@@ -43,8 +43,8 @@ class Budget:
     def __post_init__(self) -> None:
         if self.costs_BM.shape != (len(self.limits), self.costs_BM.shape[-1]) or self.most < 1:
             raise ValueError(f"expected (B, M) costs, B limits and most >= 1, got {self.costs_BM.shape}, {self.most}")
-        if self.num_models > _MOST_BITS:
-            raise ValueError(f"expected at most {_MOST_BITS} models, got {self.num_models}; name fewer")
+        if self.num_models > self.MOST_MODELS:
+            raise ValueError(f"expected at most {self.MOST_MODELS} models, got {self.num_models}; name fewer")
 
     @classmethod
     def free(cls, num_models: int, most: int | None = None) -> Budget:
