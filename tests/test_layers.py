@@ -15,6 +15,7 @@ DOORS = {
     "mmengine": {"harness/detection"},
     "ensemble_boxes": {"harness/detection/fusion.py"},
     "optuna": {
+        "harness/ranking/selection/weighing.py",
         "harness/detection/fusion_study.py",
         "harness/retrieval/tuning/studies.py",
         "harness/retrieval/tuning/database.py",
