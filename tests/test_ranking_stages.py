@@ -210,13 +210,15 @@ def test_a_projection_that_has_too_few_rows_is_refused(data: Path, work: Path) -
 
 
 def test_weights_that_were_fitted_on_the_split_are_marked(pipeline: Pipeline) -> None:
-    spec = "histogram,m18*0.4 + ATSS"
+    spec = str(pipeline.parse("histogram,m18*0.4 + ATSS"))
     for fingerprint, says in (("elsewhere", None), (pipeline.split.fingerprint, "weights fitted on validation")):
         pipeline.work.keep_selection(spec, {"split": "validation", "fingerprint": fingerprint})
         assert score(pipeline, f"{spec} | qe(2)")[1].contamination == says
         assert score(pipeline, "histogram,m18*0.5 + ATSS")[1].contamination is None
     # Models that were chosen with equal weights are what anybody chooses who looks at the board: told, but ranked.
-    pipeline.work.keep_selection("histogram,m18 + ATSS", {"fingerprint": pipeline.split.fingerprint})
+    pipeline.work.keep_selection(
+        str(pipeline.parse("histogram,m18 + ATSS")), {"fingerprint": pipeline.split.fingerprint}
+    )
     _, row = score(pipeline, "histogram,m18 + ATSS")
     assert row.contamination is None
     assert "models chosen on a half of validation" in row.artifacts
