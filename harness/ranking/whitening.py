@@ -15,7 +15,6 @@ form of the shrinkage).
 
 from __future__ import annotations
 
-import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ _VANISHING = 1e-6  # of the largest variance: below it lies the rounding of floa
 _EQUAL = 1e-12  # of the mean's squared length: half a rounding error of float32 a number
 _FORMAT = 1
 
-_DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, struct.error, zipfile.BadZipFile)
+_DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile)
 """What reading a damaged ``.npz`` raises, depending on where the damage is."""
 
 
