@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ranking import candidates, rounding
-from harness.ranking.rows import ChosenRows, FeatureRows
+from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows
 from harness.types import Floats, Ints
 
 _PAIRS = 1 << 20  # of a call: their gallery rows are read in the order in which they lie
@@ -49,6 +49,8 @@ def lying(part: FeatureRows, rows: Ints) -> tuple[NDArray[Any], Ints]:
     array: Any = part
     while isinstance(array, ChosenRows):
         array, rows = array.array, array.rows[rows]
+    if isinstance(array, JoinedRows):
+        array, rows = array[rows], np.arange(len(rows))
     if array.dtype not in (np.float16, np.float32, np.float64) or not array.dtype.isnative:
         return np.asarray(array[rows], np.float64), np.arange(len(rows))
     return np.asarray(array), rows
