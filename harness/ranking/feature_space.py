@@ -16,6 +16,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ranking.few_rows import is_few, neighbours_of_few
 from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows, place
 from harness.ranking.search import SearchOptions, nearest, neighbours, similarities_of
 from harness.types import Floats, InputError, Ints, Progress
@@ -93,12 +94,18 @@ class FeatureSpace:
     def __len__(self) -> int:
         return self.num_queries + self.num_gallery
 
-    def neighbours(self, count: int, options: SearchOptions, progress: Progress | None = None) -> NeighbourLists:
-        """The min(count, N) rows nearest to each, itself among them."""
+    def neighbours(
+        self, count: int, options: SearchOptions, num_threads: int, progress: Progress | None = None
+    ) -> NeighbourLists:
+        """The min(count, N) rows nearest to each, itself among them; ``num_threads`` where ``options`` name none."""
         centre, answers = self._answers()
-        asking: list[FeatureRows] = [*self._rows, np.ones((len(self), 1))]
-        answering: list[FeatureRows] = [*self._rows, answers]
-        found = neighbours(asking, answering, count, [*self._weights, 1.0], options=options, progress=progress)
+        if _is_on_cpu(options) and is_few(self._rows):
+            found = neighbours_of_few(self._rows, self._weights, answers[:, 0], count, num_threads)
+        else:
+            asking: list[FeatureRows] = [*self._rows, np.ones((len(self), 1))]
+            answering: list[FeatureRows] = [*self._rows, answers]
+            scale = [*self._weights, 1.0]
+            found = neighbours(asking, answering, count, scale, options=options, progress=progress)
         ids_NK, itself_N = found.ids.astype(np.int32), np.arange(len(self), dtype=np.int32)
         distances_NK = np.maximum(self._squared_N[:, None] + 2 * (centre - found.similarities), 0)
         # Twins of a lower row number stand before the row, and may be so many that it is not among them.
@@ -139,6 +146,14 @@ class FeatureSpace:
         mantissa, exponent = np.frexp(self._squared_N.mean() / 2)
         centre = float(np.ldexp(np.round(mantissa * 256) / 256, exponent))
         return centre, (centre - self._squared_N / 2)[:, None]
+
+
+def _is_on_cpu(options: SearchOptions) -> bool:
+    import torch
+
+    if options.engine == "faiss" or options.precision not in ("auto", "bf16"):
+        return False
+    return not torch.cuda.is_available() if options.devices is None else options.devices == ("cpu",)
 
 
 def _models(features: OneOrMore) -> list[FeatureRows]:

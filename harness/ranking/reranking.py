@@ -128,7 +128,7 @@ def k_reciprocal(
     steps = _steps(options)
     with phase("neighbours"):
         told = None if progress is None else partial(_tell, progress, len(space), len(asked))
-        lists = space.neighbours(_reach(space, max(k1 + 1, k2), top_k, len(asked)), options, told)
+        lists = space.neighbours(_reach(space, max(k1 + 1, k2), top_k, len(asked)), options, num_threads, told)
         lists.largest[lists.largest == 0] = 1
     reach = lists.ids.shape[1]
     with phase("sets"):
