@@ -10,6 +10,7 @@ Legend: B queries of a block, G gallery rows, K neighbours of a row, T answers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ class Answers:
         top_k: T, at most G.
         groups: whose answers come first.
         options: of searches.
+        num_threads: at least 1.
     """
 
     def __init__(
@@ -59,13 +61,16 @@ class Answers:
         top_k: int,
         groups: Groups | None,
         options: SearchOptions,
+        num_threads: int,
     ) -> None:
         self.space = space
         self.lists = lists
         self.lambda_value = lambda_value
         self.top_k = top_k
-        self.groups = groups
+        self.is_grouped = groups is not None
+        self.groups = groups or Groups(np.zeros(space.num_queries, np.int64), np.zeros(space.num_gallery, np.int64))
         self.options = options
+        self.num_threads = num_threads
 
     def of(self, queries: Ints, overlaps: SparseRows) -> tuple[Ints, Floats]:
         """The answers of some queries.
@@ -94,23 +99,30 @@ class Answers:
     ) -> tuple[Ints, Floats, NDArray[np.bool_]]:
         """Answers among the rows that overlap or are near, their values, and whether no other row can be one."""
         from harness.ranking.contest import choose_best, enter, find_contenders
+        from harness.ranking.reciprocal_cpu import shared_out
 
         lambda_value, num_gallery = self.lambda_value, self.space.num_gallery
         floors = known[:, : self.lists.ids.shape[1]].max(axis=1)
-        starts, rows, jaccard, distances = enter(
-            overlaps.starts, overlaps.columns, overlaps.values, near, known, floors, lambda_value, num_gallery
-        )
-        asking = np.repeat(np.arange(len(queries)), np.diff(starts))
-        if self.groups is None:
-            is_own, own_rows = np.ones(len(rows), np.bool_), np.full(len(queries), num_gallery)
-        else:
-            is_own = self.groups.queries[queries][asking] == self.groups.gallery[rows]
-            own_rows = self.groups.own_rows(queries)
+        own_rows = self.groups.own_rows(queries)
         wanted = np.minimum(own_rows, self.top_k)
+        num_found = np.zeros((len(queries), 2), np.int64)
+        overlap = (overlaps.starts, overlaps.columns, overlaps.values)
+        groups = (self.groups.queries[queries], self.groups.gallery)
+        rules = (wanted, self.top_k, lambda_value)
+
+        def entered(start: int, stop: int) -> tuple[Ints, NDArray[np.int32], Floats, Floats]:
+            found = enter(*overlap, near, known, floors, *groups, *rules, start, stop, num_found)
+            return cast("tuple[Ints, NDArray[np.int32], Floats, Floats]", found)
+
+        blocks = zip(*shared_out(self.num_threads, len(queries), entered), strict=True)
+        lengths, rows, jaccard, distances = (np.concatenate(parts) for parts in blocks)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        asking = np.repeat(np.arange(len(queries)), lengths)
+        is_own = groups[0][asking] == groups[1][rows]
         places = np.empty((len(queries), self.top_k), np.int64)
         values = np.empty(places.shape)
         field = (starts, rows, jaccard, distances)
-        rules = (is_own, wanted, lambda_value)
+        choices = (is_own, wanted, lambda_value)
 
         def measure(entries: Ints) -> None:
             if len(entries):
@@ -118,21 +130,19 @@ class Answers:
                 found = self.space.distances(each, rows[entries].astype(np.int64) + self.space.num_queries)
                 distances[entries] = found / self.lists.largest[each]
 
-        choose_best(*field, floors, *rules, places, values)
+        choose_best(*field, floors, *choices, places, values)
         if lambda_value > 0:
             chosen = places[places >= 0]
             measure(chosen[np.isnan(distances[chosen])])
-            choose_best(*field, np.full_like(floors, np.inf), *rules, places, values)  # the best that are known
-            measure(find_contenders(starts, jaccard, distances, floors, *rules, values))
-            choose_best(*field, floors, *rules, places, values)
+            choose_best(*field, np.full_like(floors, np.inf), *choices, places, values)  # the best that are known
+            measure(find_contenders(starts, jaccard, distances, floors, *choices, values))
+            choose_best(*field, floors, *choices, places, values)
         bounds = 1.0 - lambda_value + lambda_value * floors
-        own_found = np.bincount(asking[is_own], minlength=len(queries))
-        all_found = np.diff(starts)
         order = np.arange(self.top_k)
         is_complete = np.where(
             order < wanted[:, None],
-            (own_found == own_rows)[:, None],
-            (all_found - own_found == num_gallery - own_rows)[:, None],
+            (num_found[:, 0] == own_rows)[:, None],
+            (num_found[:, 1] == num_gallery - own_rows)[:, None],
         )
         is_proven = (is_complete | (values < bounds[:, None])).all(axis=1)
         found = np.full(places.shape, -1)
@@ -142,11 +152,8 @@ class Answers:
     def _nearest_others(self, queries: Ints) -> NDArray[np.int32]:
         """Gallery rows among which the best of those are that share no neighbour: the nearest, or the first."""
         if self.lambda_value > 0:
-            groups = None if self.groups is None else (self.groups.queries[queries], self.groups.gallery)
+            groups = (self.groups.queries[queries], self.groups.gallery) if self.is_grouped else None
             return self.space.nearest_gallery(queries, self.top_k, groups, self.options).astype(np.int32)
-        first = np.broadcast_to(np.arange(self.top_k, dtype=np.int32), (len(queries), self.top_k))
-        if self.groups is None:
-            return np.array(first)
         asked, seats = np.unique(self.groups.queries[queries], return_inverse=True)
         table = np.full((len(asked), 2 * self.top_k), -1, np.int32)
         for seat, group in enumerate(asked):

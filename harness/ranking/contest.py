@@ -11,8 +11,27 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from harness.ranking.reciprocal import Ints32
+from harness.ranking.reciprocal import Ints32, room_floats, room_ints
 from harness.types import Bools, Floats, Ints
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _value(jaccard: float, distance: float, floor: float, lambda_value: float) -> float:
+    if lambda_value == 0.0:
+        return jaccard
+    return jaccard + lambda_value * (floor if np.isnan(distance) else distance)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _keep_smallest(values: Floats, low: int, high: int, value: float) -> None:
+    """Put a value among the smallest ones, ascending from ``low`` to ``high``."""
+    if low == high or value >= values[high - 1]:
+        return
+    seat = high - 1
+    while seat > low and values[seat - 1] > value:
+        values[seat] = values[seat - 1]
+        seat -= 1
+    values[seat] = value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -23,10 +42,16 @@ def enter(
     near_ids: Ints32,
     near_distances: Floats,
     floors: Floats,
+    query_groups: Ints,
+    gallery_groups: Ints,
+    wanted: Ints,
+    num_answers: int,
     lambda_value: float,
-    num_gallery: int,
+    start: int,
+    stop: int,
+    found: Ints,
 ) -> tuple[Ints, Ints32, Floats, Floats]:
-    """The candidates of each query: rows that share neighbours with it, and rows near to it.
+    """The candidates of some queries: rows that share neighbours with them or are near, and may be among the best.
 
     Args:
         starts: (B + 1,) int64, of the rows that share neighbours.
@@ -35,54 +60,78 @@ def enter(
         near_ids: (B, L) int32, gallery rows near each query; a negative one is none, of equal ones the first counts.
         near_distances: (B, L) float64, scaled distances to those; NaN where not known.
         floors: (B,) float64, no other row has a smaller scaled distance.
+        query_groups: (B,) int64.
+        gallery_groups: (G,) int64.
+        wanted: (B,) int64, how many answers are to be of the query's own group.
+        num_answers: T.
         lambda_value: weight of the distance.
-        num_gallery: G.
+        start: first query to do.
+        stop: the one after the last.
+        found: (B, 2) int64, is filled: the rows looked at of the own group, and of the others.
 
     Returns:
-        starts (B + 1,), gallery rows (C,), (1 - lambda)·Jaccard (C,), and scaled distances (C,), NaN where not known.
+        lengths (stop - start,), gallery rows, (1 - lambda)·Jaccard, and scaled distances, NaN where not known.
     """
-    num_queries, num_near = near_ids.shape
-    seats = np.zeros(num_gallery, np.int32)
-    out_starts = np.zeros(num_queries + 1, np.int64)
-    most = len(rows) + near_ids.size
-    out_rows, out_distances = np.empty(most, np.int32), np.empty(most, np.float64)
-    out_jaccard = np.empty(most, np.float64)
+    num_near = near_ids.shape[1]
+    seats = np.zeros(len(gallery_groups), np.int32)
+    shared = np.empty(num_near, np.float64)
+    best = np.empty(num_answers, np.float64)
+    lengths = np.zeros(stop - start, np.int64)
+    out_rows = np.empty(2 * num_answers * (stop - start), np.int32)
+    out_jaccard, out_distances = np.empty(len(out_rows), np.float64), np.empty(len(out_rows), np.float64)
     end = 0
-    for query in range(num_queries):
+    for query in range(start, stop):
+        group, border = query_groups[query], wanted[query]
+        low, high = starts[query], starts[query + 1]
         for place in range(num_near):
             row = near_ids[query, place]
             if row >= 0 and seats[row] == 0:
                 seats[row] = place + 1
-        for entry in range(starts[query], starts[query + 1]):
-            row = rows[entry]
-            shared = min(sums[entry], 1.0)
-            out_rows[end] = row
-            out_jaccard[end] = (1.0 - lambda_value) * (1.0 - shared / (2.0 - shared))
-            out_distances[end] = near_distances[query, seats[row] - 1] if seats[row] > 0 else np.nan
-            end += 1
-            seats[row] = -1
+        shared[:] = 0.0
+        for entry in range(low, high):
+            if seats[rows[entry]] > 0:
+                shared[seats[rows[entry]] - 1] = min(sums[entry], 1.0)
+        # The values that are known set what others have to reach.
+        best[:] = np.inf
         for place in range(num_near):
             row = near_ids[query, place]
-            if row >= 0 and seats[row] > 0:
+            if row >= 0 and seats[row] == place + 1 and not np.isnan(near_distances[query, place]):
+                jaccard = (1.0 - lambda_value) * (1.0 - shared[place] / (2.0 - shared[place]))
+                value = _value(jaccard, near_distances[query, place], floors[query], lambda_value)
+                if gallery_groups[row] == group:
+                    _keep_smallest(best, 0, border, value)
+                else:
+                    _keep_smallest(best, border, num_answers, value)
+        own_limit = best[border - 1] if border > 0 else -np.inf
+        other_limit = best[num_answers - 1] if border < num_answers else -np.inf
+        out_rows = room_ints(out_rows, end + high - low + num_near)
+        out_jaccard = room_floats(out_jaccard, end + high - low + num_near)
+        out_distances = room_floats(out_distances, end + high - low + num_near)
+        first = end
+        for entry in range(low, high):
+            row = rows[entry]
+            is_own = gallery_groups[row] == group
+            found[query, 0 if is_own else 1] += 1
+            if seats[row] > 0:
+                continue
+            jaccard = (1.0 - lambda_value) * (1.0 - sums[entry] / (2.0 - sums[entry]))
+            if _value(jaccard, np.nan, floors[query], lambda_value) <= (own_limit if is_own else other_limit):
+                out_rows[end], out_jaccard[end], out_distances[end] = row, jaccard, np.nan
+                end += 1
+        for place in range(num_near):
+            row = near_ids[query, place]
+            if row >= 0 and seats[row] == place + 1:
                 out_rows[end] = row
-                out_jaccard[end] = 1.0 - lambda_value
+                out_jaccard[end] = (1.0 - lambda_value) * (1.0 - shared[place] / (2.0 - shared[place]))
                 out_distances[end] = near_distances[query, place]
                 end += 1
-                seats[row] = -1
-        for entry in range(out_starts[query], end):
-            seats[out_rows[entry]] = 0
+                if shared[place] == 0.0:
+                    found[query, 0 if gallery_groups[row] == group else 1] += 1
         for place in range(num_near):
             if near_ids[query, place] >= 0:
                 seats[near_ids[query, place]] = 0
-        out_starts[query + 1] = end
-    return out_starts, out_rows[:end].copy(), out_jaccard[:end].copy(), out_distances[:end].copy()
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _value(jaccard: float, distance: float, floor: float, lambda_value: float) -> float:
-    if lambda_value == 0.0:
-        return jaccard
-    return jaccard + lambda_value * (floor if np.isnan(distance) else distance)
+        lengths[query - start] = end - first
+    return lengths, out_rows[:end].copy(), out_jaccard[:end].copy(), out_distances[:end].copy()
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -10,18 +10,18 @@ Legend: Q queries, G gallery rows, N both, the queries first, D dimensions of a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ranking.few_rows import is_few, neighbours_of_few
 from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows, place
 from harness.ranking.search import SearchOptions, nearest, neighbours, similarities_of
 from harness.types import Floats, InputError, Ints, Progress
 
-_BLOCK_BYTES = 32 << 20  # of a thread's rows in float64, to measure their lengths
+_SUSPECTS = 4096  # rows read at once to see what is wrong with them
 
 OneOrMore = FeatureRows | Sequence[FeatureRows]
 """The features of one model, or of each."""
@@ -49,16 +49,13 @@ class FeatureSpace:
         queries: one (Q, D) array, or one per model.
         gallery: one (G, D) array, or one per model.
         weights: one positive weight per model, on its part of the squared distance; None for 1 each.
-        num_threads: that measure the rows.
 
     Raises:
         InputError: shapes disagree, there is no model, a weight is not positive, or a row has a number that is not
             finite, or is zero.
     """
 
-    def __init__(
-        self, queries: OneOrMore, gallery: OneOrMore, weights: Sequence[float] | None, num_threads: int
-    ) -> None:
+    def __init__(self, queries: OneOrMore, gallery: OneOrMore, weights: Sequence[float] | None) -> None:
         upper, lower = _models(queries), _models(gallery)
         if not upper or len(upper) != len(lower):
             raise InputError(
@@ -92,17 +89,23 @@ class FeatureSpace:
             for rows, name in ((upper[model], "queries"), (lower[model], "gallery")):
                 offset = 0 if name == "queries" else self.num_queries
                 name = f"{name} of model {model}"
-                self._squared_N[offset : offset + len(rows)] += weight * _squared_lengths(rows, name, num_threads)
+                self._squared_N[offset : offset + len(rows)] += weight * _squared_lengths(rows, name)
 
     def __len__(self) -> int:
         return self.num_queries + self.num_gallery
 
-    def neighbours(self, count: int, options: SearchOptions, progress: Progress | None = None) -> NeighbourLists:
-        """The min(count, N) rows nearest to each, itself among them."""
+    def neighbours(
+        self, count: int, options: SearchOptions, num_threads: int, progress: Progress | None = None
+    ) -> NeighbourLists:
+        """The min(count, N) rows nearest to each, itself among them; ``num_threads`` where ``options`` name none."""
         centre, answers = self._answers()
-        asking: list[FeatureRows] = [*self._rows, np.ones((len(self), 1))]
-        answering: list[FeatureRows] = [*self._rows, answers]
-        found = neighbours(asking, answering, count, [*self._weights, 1.0], options=options, progress=progress)
+        if _is_on_cpu(options) and is_few(self._rows):
+            found = neighbours_of_few(self._rows, self._weights, answers[:, 0], count, num_threads)
+        else:
+            asking: list[FeatureRows] = [*self._rows, np.ones((len(self), 1))]
+            answering: list[FeatureRows] = [*self._rows, answers]
+            scale = [*self._weights, 1.0]
+            found = neighbours(asking, answering, count, scale, options=options, progress=progress)
         ids_NK, itself_N = found.ids.astype(np.int32), np.arange(len(self), dtype=np.int32)
         distances_NK = np.maximum(self._squared_N[:, None] + 2 * (centre - found.similarities), 0)
         # Twins of a lower row number stand before the row, and may be so many that it is not among them.
@@ -145,22 +148,32 @@ class FeatureSpace:
         return centre, (centre - self._squared_N / 2)[:, None]
 
 
+def _is_on_cpu(options: SearchOptions) -> bool:
+    import torch
+
+    if options.engine == "faiss" or options.precision not in ("auto", "bf16"):
+        return False
+    return not torch.cuda.is_available() if options.devices is None else options.devices == ("cpu",)
+
+
 def _models(features: OneOrMore) -> list[FeatureRows]:
     return [cast(FeatureRows, features)] if hasattr(features, "shape") else list(features)
 
 
-def _squared_lengths(rows: FeatureRows, name: str, num_threads: int) -> Floats:
+def _squared_lengths(rows: FeatureRows, name: str) -> Floats:
     """|row|² of each, (n,); equal rows get equal numbers."""
 
-    def measured(start: int) -> Floats:
-        block = np.asarray(rows[start : start + size], np.float64)
-        return np.asarray(np.einsum("nd,nd->n", block, block))
-
-    size = max(1, _BLOCK_BYTES // (8 * rows.shape[1]))
-    with ThreadPoolExecutor(num_threads) as pool:
-        squared = np.concatenate([np.zeros(0), *pool.map(measured, range(0, len(rows), size))])
-    wrong = np.flatnonzero(~((squared > 0) & np.isfinite(squared)))
-    if len(wrong):
-        what = "is zero and has no direction" if squared[wrong[0]] == 0 else "has a number that is not finite"
-        raise InputError(f"{place(rows, int(wrong[0]), name)} {what}: embed that box again")
+    everything = np.arange(len(rows))
+    squared = similarities_of([rows], [rows], everything, everything)
+    # Compiled decoding of half precision takes what is not finite for 65,536 and more.
+    suspects = np.flatnonzero(~((squared > 0) & (squared < 2.0**32)))
+    for start in range(0, len(suspects), _SUSPECTS):
+        block = suspects[start : start + _SUSPECTS]
+        is_finite = np.isfinite(rows[block]).all(axis=1)
+        wrong = np.flatnonzero(~(is_finite & (squared[block] > 0) & np.isfinite(squared[block])))
+        if len(wrong):
+            row = int(block[wrong[0]])
+            what = "is zero and has no direction" if squared[row] == 0 else "is too long"
+            what = what if is_finite[wrong[0]] else "has a number that is not finite"
+            raise InputError(f"{place(rows, row, name)} {what}: embed that box again")
     return squared

@@ -39,7 +39,8 @@ def mark_reciprocal(ids: Ints32, start: int, stop: int, flags: Bools) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _room_ints(array: Ints32, needed: int) -> Ints32:
+def room_ints(array: Ints32, needed: int) -> Ints32:
+    """The array, or a longer one that begins with it, so that it has ``needed`` places."""
     if needed <= len(array):
         return array
     longer = np.empty(max(needed, 2 * len(array)), array.dtype)
@@ -48,7 +49,8 @@ def _room_ints(array: Ints32, needed: int) -> Ints32:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _room_floats(array: Floats, needed: int) -> Floats:
+def room_floats(array: Floats, needed: int) -> Floats:
+    """As `room_ints`."""
     if needed <= len(array):
         return array
     longer = np.empty(max(needed, 2 * len(array)), array.dtype)
@@ -82,8 +84,8 @@ def expand_sets(
     values = np.empty(len(columns), np.float64)
     end = 0
     for row in range(start, stop):
-        columns = _room_ints(columns, end + k1 * (1 + half))
-        values = _room_floats(values, end + k1 * (1 + half))
+        columns = room_ints(columns, end + k1 * (1 + half))
+        values = room_floats(values, end + k1 * (1 + half))
         first = end
         for place in range(num_neighbours):
             seats[ids[row, place]] = place + 1
@@ -174,14 +176,14 @@ def average(
         for place in range(k2):
             neighbour = ids[row, place]
             low, high = starts[neighbour], starts[neighbour + 1]
-            out_columns = _room_ints(out_columns, end + high - low)
+            out_columns = room_ints(out_columns, end + high - low)
             for entry in range(low, high):
                 column = columns[entry]
                 if sums[column] == 0.0:
                     out_columns[end] = column
                     end += 1
                 sums[column] += values[entry]
-        out_values = _room_floats(out_values, end)
+        out_values = room_floats(out_values, end)
         for entry in range(first, end):
             column = out_columns[entry]
             out_values[entry] = sums[column] / k2
@@ -259,7 +261,7 @@ def add_minima(
         first = end
         for entry in range(starts[query], starts[query + 1]):
             low, high = list_starts[columns[entry]], list_starts[columns[entry] + 1]
-            rows = _room_ints(rows, end + high - low)
+            rows = room_ints(rows, end + high - low)
             value = values[entry]
             for place in range(low, high):
                 row = list_rows[place]
@@ -268,7 +270,7 @@ def add_minima(
                     rows[end] = row
                     end += 1
                 sums[row] = before + min(value, list_values[place])
-        out_sums = _room_floats(out_sums, end)
+        out_sums = room_floats(out_sums, end)
         for entry in range(first, end):
             out_sums[entry] = sums[rows[entry]]
             sums[rows[entry]] = 0.0

@@ -28,6 +28,17 @@ from harness.types import Floats, Ints
 _ROWS = 8192  # a thread's share at most: its scratch memory is one number for each of the N rows
 
 
+def shared_out(num_threads: int, num_rows: int, step: Callable[[int, int], Any]) -> Iterator[Any]:
+    """Results of a step over ranges of rows in their order, called as ``step(start, stop)`` in threads."""
+    size = max(1, min(_ROWS, -(-num_rows // num_threads)))
+    edges = [*range(0, num_rows, size), num_rows]
+    if num_threads == 1:
+        yield from (step(start, stop) for start, stop in pairwise(edges))
+        return
+    with ThreadPoolExecutor(num_threads) as pool:
+        yield from pool.map(lambda edge: step(*edge), pairwise(edges))
+
+
 class CpuSteps:
     """The steps of the encoding.
 
@@ -56,13 +67,19 @@ class CpuSteps:
             mark_reciprocal(ids, start, stop, is_near)
             mark_reciprocal(ids, start, stop, is_half)
 
-        list(self._shared(len(ids), mark))
-        blocks = self._shared(len(ids), lambda start, stop: expand_sets(ids, distances, is_near, is_half, start, stop))
+        list(shared_out(self.num_threads, len(ids), mark))
+        blocks = shared_out(
+            self.num_threads, len(ids), lambda start, stop: expand_sets(ids, distances, is_near, is_half, start, stop)
+        )
         return stack(blocks)
 
     def weigh(self, sets: SparseRows, largest: Floats) -> None:
         """Turn the distances of the sets into weights, in place; ``largest`` is (N,) float64, above 0."""
-        list(self._shared(len(sets), lambda start, stop: weigh(sets.starts, sets.values, largest, start, stop)))
+        list(
+            shared_out(
+                self.num_threads, len(sets), lambda start, stop: weigh(sets.starts, sets.values, largest, start, stop)
+            )
+        )
 
     def averaged(self, encoded: SparseRows, ids: Ints32, k2: int, rows: Ints) -> SparseRows:
         """The mean rows of the first k2 neighbours of some rows; those themselves where k2 is 1."""
@@ -87,7 +104,8 @@ class CpuSteps:
     def overlaps(self, encoded: SparseRows, start: int, stop: int) -> SparseRows:
         """The sums of minima of a range of queries with the gallery: see `harness.ranking.reciprocal.add_minima`."""
         filed = self._filed
-        blocks = self._shared(
+        blocks = shared_out(
+            self.num_threads,
             stop - start,
             lambda low, high: add_minima(
                 encoded.starts,
@@ -105,14 +123,8 @@ class CpuSteps:
 
     def _averaged(self, encoded: SparseRows, ids: Ints32, k2: int, rows: Ints) -> Iterator[tuple[Ints, Ints32, Floats]]:
         starts, columns, values = encoded.starts, encoded.columns, encoded.values
-        return self._shared(len(rows), lambda start, stop: average(starts, columns, values, ids, k2, rows, start, stop))
-
-    def _shared(self, num_rows: int, step: Callable[[int, int], Any]) -> Iterator[Any]:
-        """Results of a step over ranges of rows, in their order."""
-        size = max(1, min(_ROWS, -(-num_rows // self.num_threads)))
-        edges = [*range(0, num_rows, size), num_rows]
-        if self.num_threads == 1:
-            yield from (step(start, stop) for start, stop in pairwise(edges))
-            return
-        with ThreadPoolExecutor(self.num_threads) as pool:
-            yield from pool.map(lambda edge: step(*edge), pairwise(edges))
+        return shared_out(
+            self.num_threads,
+            len(rows),
+            lambda start, stop: average(starts, columns, values, ids, k2, rows, start, stop),
+        )

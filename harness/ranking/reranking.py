@@ -103,7 +103,8 @@ def k_reciprocal(
             raise InputError(f"re-ranking: expected {name} of at least 1, got {value}")
     if not 0 <= lambda_value <= 1:
         raise InputError(f"re-ranking: expected lambda between 0 and 1, got {lambda_value}")
-    space = FeatureSpace(queries, gallery, weights, options.num_threads or available_threads())
+    num_threads = options.num_threads or available_threads()
+    space = FeatureSpace(queries, gallery, weights)
     asked = np.arange(space.num_queries) if query_rows is None else _integers(query_rows, "query_rows", None)
     outside = asked[(asked < 0) | (asked >= space.num_queries)]
     if len(outside):
@@ -127,7 +128,7 @@ def k_reciprocal(
     steps = _steps(options)
     with phase("neighbours"):
         told = None if progress is None else partial(_tell, progress, len(space), len(asked))
-        lists = space.neighbours(_reach(space, max(k1 + 1, k2), top_k, len(asked)), options, told)
+        lists = space.neighbours(_reach(space, max(k1 + 1, k2), top_k, len(asked)), options, num_threads, told)
         lists.largest[lists.largest == 0] = 1
     reach = lists.ids.shape[1]
     with phase("sets"):
@@ -145,7 +146,7 @@ def k_reciprocal(
         steps.file(encoded, lists.ids, mean, np.arange(space.num_queries, len(space)))
         del encoded
     with phase("answers"):
-        answers = Answers(space, lists, lambda_value, top_k, own, options)
+        answers = Answers(space, lists, lambda_value, top_k, own, options, num_threads)
         for start in range(0, len(asked), _QUERIES):
             stop = min(start + _QUERIES, len(asked))
             overlaps = steps.overlaps(asking, start, stop)

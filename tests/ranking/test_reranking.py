@@ -266,6 +266,9 @@ ZERO = np.array([[1.0, 0], [0, 1], [0, 0]])
         ((ROWS, ROWS), {"weights": [1.0, 1.0]}, "expected 1 weights"),
         ((ZERO[:2], NOT_FINITE), {}, "gallery of model 0: row 1 has a number that is not finite"),
         ((NOT_FINITE, ZERO[:2]), {}, "queries of model 0: row 1 has a number that is not finite"),
+        ((NOT_FINITE.astype(np.float16), ZERO[:2]), {}, "queries of model 0: row 1 has a number that is not finite"),
+        ((ZERO[:2].astype(np.float16), ZERO.astype(np.float16)), {}, "gallery of model 0: row 2 is zero"),
+        ((ROWS.astype(float) * 1e200, ROWS), {}, "queries of model 0: row 0 is too long"),
         (([ZERO[:2]] * 2, [ZERO[[0, 1, 1]], ZERO]), {}, "gallery of model 1: row 2 is zero"),
         ((ROWS, ROWS), {"query_rows": np.array([0, 6])}, "rows of the 6 queries, from 0 on, got 6"),
         ((ROWS, ROWS), {"query_rows": np.array([-1])}, "got -1"),
@@ -284,6 +287,11 @@ def test_a_bad_row_of_a_file_is_named(tmp_path) -> None:
     array = np.load(tmp_path / "m4.npy", mmap_mode="r")
     with pytest.raises(InputError, match=r"m4\.npy: row 1 has a number that is not finite"):
         k_reciprocal(array[:1], array[1:])
+
+
+def test_long_rows_in_half_precision_are_no_error() -> None:
+    rows = (np.eye(6) * 60000 + 3000).astype(np.float16)
+    assert_answers(k_reciprocal(rows[:2], rows[2:], 2, 1), dense_re_ranking([rows[:2]], [rows[2:]], 2, 1, 0.3), 20)
 
 
 def test_own_rows_of_a_group() -> None:
