@@ -132,8 +132,10 @@ def gather(
     asking, rows = asking[order], rows[order]
     starts = np.searchsorted(asking, np.arange(num_queries + 1))
     sims_Mn = np.empty((num_models, len(rows)), np.float32)
+    by_row = np.argsort(rows, kind="stable")
+    pairs = asking[by_row], rows[by_row]
     for number, (query, answers) in enumerate(zip(queries, gallery, strict=True)):
-        sims_Mn[number] = _products(query, answers, asking, rows)
+        sims_Mn[number, by_row] = _products(query, answers, *pairs)
         advance(num_models + number + 1, 2 * num_models)
     return Candidates(starts, np.diff(right_starts), rows, sims_Mn, floors_QM, joint_floors)
 
@@ -145,38 +147,32 @@ def _united(lists: Sequence[Ints]) -> tuple[Ints, Bools]:
 
 
 def _products(queries: FeatureRows, gallery: FeatureRows, asking: Ints, rows: Ints) -> Floats:
-    """The float64 inner product of every pair; the gallery is read once, front to back."""
+    """The float64 inner product of pairs in the order of their gallery rows, which are read once, front to back."""
     from harness.ranking.selection.counting import pair_products
 
     query_QD = np.ascontiguousarray(queries[:], np.float32)
-    order = np.argsort(rows, kind="stable")
     found, threads = np.empty(len(rows)), available_threads()
     with ThreadPoolExecutor(threads) as pool:  # compiled code does not hold the lock
-        for start, end, places in _blocks(rows, order, _BLOCK_BYTES // (4 * queries.shape[1])):
+        for start, end, low, high in _blocks(rows, _BLOCK_BYTES // (4 * queries.shape[1])):
             rows_GD = np.ascontiguousarray(gallery[start:end], np.float32)
-            products = np.empty(len(places))
-            parts = np.linspace(0, len(places), threads + 1).astype(int)
+            bounds = np.linspace(low, high, threads + 1).astype(int)
 
-            def multiply(
-                first: int, last: int, rows_GD: object = rows_GD, places: Ints = places, products: Floats = products
-            ) -> None:
-                some = places[first:last]
-                pair_products(query_QD, rows_GD, asking[some], rows[some] - start, products[first:last])  # noqa: B023
+            def multiply(first: int, last: int, rows_GD: NDArray[np.float32] = rows_GD, start: int = start) -> None:
+                pair_products(query_QD, rows_GD, start, asking[first:last], rows[first:last], found[first:last])
 
-            list(pool.map(multiply, parts[:-1].tolist(), parts[1:].tolist()))
-            found[places] = products
+            list(pool.map(multiply, bounds[:-1].tolist(), bounds[1:].tolist()))
     return found
 
 
-def _blocks(rows: Ints, order: Ints, size: int) -> Iterator[tuple[int, int, Ints]]:
-    """Ranges of gallery rows, and the pairs whose rows are in them."""
+def _blocks(rows: Ints, size: int) -> Iterator[tuple[int, int, int, int]]:
+    """Ranges of gallery rows, and where the pairs of these rows begin and end."""
     if len(rows) == 0:
         return
-    ordered, size = rows[order], max(1, size)
-    for start in range(0, int(ordered[-1]) + 1, size):
-        low, high = np.searchsorted(ordered, [start, start + size])
+    num_rows, size = int(rows[-1]) + 1, max(1, size)
+    for start in range(0, num_rows, size):
+        low, high = np.searchsorted(rows, [start, start + size])
         if high > low:
-            yield start, min(start + size, int(ordered[-1]) + 1), order[low:high]
+            yield start, min(start + size, num_rows), int(low), int(high)
 
 
 def exact_hits(

@@ -41,6 +41,7 @@ class Outcomes:
         self.k = k
         self._num_threads = num_threads or available_threads()
         self._known: dict[int, Bools] = {}
+        self._largest = np.abs(candidates.similarities_Mn).max(axis=1, initial=0.0).astype(np.float64)
         # No others can rank before a right one, whatever the weights: few are left where features tell garments apart.
         marks = np.zeros(len(candidates.rows), np.bool_)
 
@@ -52,7 +53,7 @@ class Outcomes:
             np.concatenate([[0], np.cumsum(marks)])[candidates.starts],
             candidates.num_right,
             candidates.rows[marks],
-            candidates.similarities_Mn[:, marks],
+            np.stack([one[marks] for one in candidates.similarities_Mn]),
         )
 
     @property
@@ -76,7 +77,7 @@ class Outcomes:
         hits_EQ = np.zeros((len(weights_EM), self.candidates.num_queries), np.bool_)
 
         def count(first: int, end: int) -> None:
-            hits_of(*self._contenders, weights_EM, self.k, first, end, hits_EQ)
+            hits_of(*self._contenders, self._largest, weights_EM, self.k, first, end, hits_EQ)
 
         self._in_parts(count, 0, self.candidates.num_queries)
         return hits_EQ
@@ -148,10 +149,9 @@ class Outcomes:
         weights_EM = self._validated(weights_EM)
         listed = self.candidates
         proven_EQ = np.zeros((len(weights_EM), listed.num_queries), np.bool_)
-        largest = np.abs(listed.similarities_Mn).max(axis=1, initial=0.0).astype(np.float64)
         columns = (listed.starts, listed.num_right, listed.rows, listed.similarities_Mn)
         floors = (listed.floors_QM, listed.joint_floors)
-        proven_of(*columns, *floors, largest, weights_EM, self.k, proven_EQ)
+        proven_of(*columns, *floors, self._largest, weights_EM, self.k, proven_EQ)
         return proven_EQ
 
     def _validated(self, weights_EM: Floats) -> Floats:
