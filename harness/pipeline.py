@@ -423,6 +423,12 @@ class Pipeline:
 
     def _training_features(self, names: Sequence[str]) -> tuple[Sequence[FeatureRows], str]:
         """The same models on the annotated boxes of training photos, what projections are fitted on."""
+        training = self.of_training_photos()
+        features, addresses = training.embeddings(names, training.boxes(BoxSource(GROUND_TRUTH)))
+        return [features[name].vectors_ND for name in names], _digest(*(addresses[name] for name in names))
+
+    def of_training_photos(self) -> Pipeline:
+        """The same stages over the training photos that projections are fitted on."""
         from harness.data.deepfashion2 import read_split
 
         split = read_split(self.split.root, "train")
@@ -430,9 +436,7 @@ class Pipeline:
         if len(image_ids) > FIT_PHOTOS:
             image_ids = np.random.default_rng(0).choice(image_ids, FIT_PHOTOS, replace=False)
         kept: dict[str, Any] = {"looks": self.looks, "resources": self.resources}
-        training = Pipeline(self.work, split, image_ids=image_ids, report=self.report, stopwatch=self.stopwatch, **kept)
-        features, addresses = training.embeddings(names, training.boxes(BoxSource(GROUND_TRUTH)))
-        return [features[name].vectors_ND for name in names], _digest(*(addresses[name] for name in names))
+        return Pipeline(self.work, split, image_ids=image_ids, report=self.report, stopwatch=self.stopwatch, **kept)
 
     def submission(
         self, boxes: BoxSet, ranking: Ranking, search_address: str, decimals: int = DECIMALS
