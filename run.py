@@ -19,6 +19,7 @@ from harness.commands import (
     evaluate_boxes,
     models,
     recipes,
+    select,
     single_stages,
     stages,
     tune,
@@ -42,6 +43,7 @@ app.add_typer(recipes.app)
 app.add_typer(models.app)
 app.add_typer(tune.tune_app, name="tune")
 app.add_typer(ablate.app)
+app.add_typer(select.app)
 app.add_typer(enter.enter_app, name="enter")
 app.add_typer(evaluate.app)
 app.add_typer(evaluate_boxes.app)

@@ -94,6 +94,11 @@ class Artifact:
         facts: Mapping[str, Any] = self.manifest["facts"]
         return facts
 
+    @property
+    def seconds(self) -> float:
+        """That making it took."""
+        return float(self.manifest["seconds"])
+
     def path(self, name: str) -> Path:
         """A file of the result, after comparing it with the manifest.
 

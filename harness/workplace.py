@@ -199,6 +199,48 @@ class Workplace:
         return InputError(f"{self.ms_loss}: is damaged ({why}); remove it, then search again: run.py tune ms-loss")
 
     @property
+    def selections(self) -> Path:
+        """The ensembles that were chosen by their accuracy, and the photos that chose them."""
+        return self.root / "selections.json"
+
+    def every_selection(self) -> dict[str, list[dict[str, Any]]]:
+        """Canonical spec -> where it was chosen, one entry a split; see `harness.jobs.selection`.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            kept = json.loads(self.selections.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise self.damaged_selections(error) from error
+        is_right = isinstance(kept, dict) and all(
+            isinstance(entries, list) and all(isinstance(one, dict) and "fingerprint" in one for one in entries)
+            for entries in kept.values()
+        )
+        if not is_right:
+            raise self.damaged_selections("expected an object of lists of objects, one a spec")
+        return dict(kept)
+
+    def keep_selection(self, spec: str, entry: Mapping[str, Any]) -> None:
+        """Keep that an ensemble was chosen on photos, beside what was chosen before; of the same photos the latest.
+
+        Args:
+            spec: canonical.
+            entry: with at least ``split`` and ``fingerprint``.
+        """
+        with self._changing(self.selections):
+            kept = self.every_selection()
+            others = [one for one in kept.get(spec, []) if one["fingerprint"] != entry["fingerprint"]]
+            kept[spec] = [*others, dict(entry)]
+            write_text(self.selections, json.dumps(kept, indent=1) + "\n")
+
+    def damaged_selections(self, why: object) -> InputError:
+        """The error that names the file of chosen ensembles and the remedy."""
+        return InputError(f"{self.selections}: is damaged ({why}); remove it, then choose again: run.py select")
+
+    @property
     def inference(self) -> Path:
         """How detectors look at photos where not as their recipes say, one entry a detector."""
         return self.root / "inference.json"

@@ -15,6 +15,7 @@ DOORS = {
     "mmengine": {"harness/detection"},
     "ensemble_boxes": {"harness/detection/fusion.py"},
     "optuna": {
+        "harness/ranking/selection/weighing.py",
         "harness/detection/fusion_study.py",
         "harness/retrieval/tuning/studies.py",
         "harness/retrieval/tuning/database.py",
@@ -23,7 +24,7 @@ DOORS = {
     "matplotlib": {"harness/retrieval/tuning/plots.py"},
     "timm": {"harness/retrieval"},
     "pytorch_metric_learning": {"harness/retrieval"},
-    "faiss": {"harness/ranking/search.py"},
+    "faiss": {"harness/ranking/faiss_products.py"},
     "pycocotools": {"harness/scoring"},
     "faster_coco_eval": {"harness/scoring"},
     "sqlalchemy": {"leaderboard"},

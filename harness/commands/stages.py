@@ -114,7 +114,8 @@ def score(
     show(*(f"Acc@{k:<3} {accuracy:.6f}" for k, accuracy in accuracies.items()))
     show(f"95 % interval of Acc@10 {low:.4f} to {high:.4f}; row {row.id[:12]} of {workplace(work).board}")
     if gains:
-        show("", f"Step by step{', RENDERED data' if row.rendered else ''}: each against the one before", "")
+        data_is = ", RENDERED data" if row.rendered else ""
+        show("", f"Step by step{data_is}: each against the one before, p by McNemar's exact test", "")
         show(gains_table(gains))
     if rungs:
         show("", "With more and more of the ground truth, each searched again (a rung may lose)", "")

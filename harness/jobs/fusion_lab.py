@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.pipeline import FUSE_VERSION, Pipeline
+from harness.box_stages import FUSE_VERSION
+from harness.pipeline import Pipeline
 from harness.spec import DEFAULT_BOXES, PAPER_DETECTORS, BoxSource, Ensemble
 from harness.training.cards import image_ids_sha256
 from harness.training.pairs import annotated, halves

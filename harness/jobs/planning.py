@@ -15,8 +15,9 @@ from typing import Any, cast
 import numpy as np
 
 from harness.artifacts import Artifact, Draft, Recipe, Store
+from harness.box_stages import BoxSet
 from harness.embedding_shards import embedding_bytes, embedding_hints
-from harness.pipeline import HISTOGRAM, BoxSet, Pipeline
+from harness.pipeline import HISTOGRAM, Pipeline
 from harness.preflight import Hints, Needs, Room, available_disk, available_memory, no_hints, require
 from harness.ranking.search import working_bytes
 from harness.shards import PHOTOS_A_SHARD

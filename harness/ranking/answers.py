@@ -135,7 +135,9 @@ class Answers:
             (all_found - own_found == num_gallery - own_rows)[:, None],
         )
         is_proven = (is_complete | (values < bounds[:, None])).all(axis=1)
-        return np.where(places >= 0, rows[places], -1).astype(np.int64), values, is_proven
+        found = np.full(places.shape, -1)
+        found[places >= 0] = rows[places[places >= 0]]
+        return found, values, is_proven
 
     def _nearest_others(self, queries: Ints) -> NDArray[np.int32]:
         """Gallery rows among which the best of those are that share no neighbour: the nearest, or the first."""

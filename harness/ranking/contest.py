@@ -1,4 +1,4 @@
-"""Which gallery rows answer a query after re-ranking, from bounds first and exact distances where those decide; compiled.
+"""Which gallery rows answer a query after re-ranking, by bounds first and exact distances where those decide.
 
 A candidate's value is (1 - lambda)·Jaccard + lambda·d, where d is known for the rows in the query's list of neighbours
 and at least the list's last distance for all others: their value is a lower bound until d is computed.

@@ -68,25 +68,25 @@ class CpuSteps:
         """The mean rows of the first k2 neighbours of some rows; those themselves where k2 is 1."""
         return stack(self._averaged(encoded, ids, k2, rows))
 
-    def by_column(self, encoded: SparseRows, ids: Ints32, k2: int, rows: Ints) -> SparseRows:
-        """What `averaged` gives, listed by column: its N rows are the columns, its columns the places in ``rows``."""
-        num_columns = len(encoded)
+    def file(self, encoded: SparseRows, ids: Ints32, k2: int, rows: Ints) -> None:
+        """Keep what `averaged` gives for the gallery's rows by column, for `overlaps`."""
         blocks = list(self._averaged(encoded, ids, k2, rows))
-        starts = np.zeros(num_columns + 1, np.int64)
+        starts = np.zeros(len(encoded) + 1, np.int64)
         for _, columns, _ in blocks:
             count_columns(columns, starts[1:])
         np.cumsum(starts, out=starts)
-        filed = SparseRows(starts, np.empty(starts[-1], np.int32), np.empty(starts[-1]))
+        self._filed = SparseRows(starts, np.empty(starts[-1], np.int32), np.empty(starts[-1]))
+        self._num_gallery = len(rows)
         ends, first = starts[:-1].copy(), 0
         blocks.reverse()
         while blocks:  # each is freed as soon as it is filed
             lengths, columns, values = blocks.pop()
-            file_by_column(lengths, columns, values, first, ends, filed.columns, filed.values)
+            file_by_column(lengths, columns, values, first, ends, self._filed.columns, self._filed.values)
             first += len(lengths)
-        return filed
 
-    def overlaps(self, encoded: SparseRows, start: int, stop: int, filed: SparseRows, num_gallery: int) -> SparseRows:
-        """The sums of minima of a range of queries with the gallery rows: see `harness.ranking.reciprocal.add_minima`."""
+    def overlaps(self, encoded: SparseRows, start: int, stop: int) -> SparseRows:
+        """The sums of minima of a range of queries with the gallery: see `harness.ranking.reciprocal.add_minima`."""
+        filed = self._filed
         blocks = self._shared(
             stop - start,
             lambda low, high: add_minima(
@@ -98,7 +98,7 @@ class CpuSteps:
                 filed.starts,
                 filed.columns,
                 filed.values,
-                num_gallery,
+                self._num_gallery,
             ),
         )
         return stack(blocks)

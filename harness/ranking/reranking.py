@@ -28,6 +28,9 @@ from harness.types import Floats, InputError, Ints, Progress
 from harness.workers import available_threads
 
 _QUERIES = 2048  # whose candidates are held at once
+_OPTIONS = SearchOptions()
+_SPARE = 1.15  # lists are so much longer than the gallery's share in all rows asks for
+_PRODUCTS_A_PAIR = 64  # of a matrix product, in the time of one of a pair of rows by itself, about
 _PAIRS = 1 << 20  # whose distances are computed at once
 
 
@@ -43,10 +46,10 @@ class Steps(Protocol):
     def averaged(self, encoded: SparseRows, ids: NDArray[np.int32], k2: int, rows: Ints) -> SparseRows:
         """Mean rows over the first k2 neighbours."""
 
-    def by_column(self, encoded: SparseRows, ids: NDArray[np.int32], k2: int, rows: Ints) -> SparseRows:
-        """The same, listed by column."""
+    def file(self, encoded: SparseRows, ids: NDArray[np.int32], k2: int, rows: Ints) -> None:
+        """Keep the mean rows of the gallery's rows, for `overlaps`."""
 
-    def overlaps(self, encoded: SparseRows, start: int, stop: int, filed: SparseRows, num_gallery: int) -> SparseRows:
+    def overlaps(self, encoded: SparseRows, start: int, stop: int) -> SparseRows:
         """Sums of minima of queries with the gallery rows that they share columns with."""
 
 
@@ -61,7 +64,7 @@ def k_reciprocal(
     weights: Sequence[float] | None = None,
     groups: tuple[Ints, Ints] | None = None,
     query_rows: Ints | None = None,
-    options: SearchOptions = SearchOptions(),
+    options: SearchOptions = _OPTIONS,
     progress: Progress | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> tuple[Ints, Floats]:
@@ -105,7 +108,7 @@ def k_reciprocal(
     outside = asked[(asked < 0) | (asked >= space.num_queries)]
     if len(outside):
         raise InputError(
-            f"re-ranking: query_rows: expected rows of the {space.num_queries} queries, counted from 0, got {outside[0]}"
+            f"re-ranking: query_rows: expected rows of the {space.num_queries} queries, from 0 on, got {outside[0]}"
         )
     own = None
     if groups is not None:
@@ -124,7 +127,7 @@ def k_reciprocal(
     steps = _steps(options)
     with phase("neighbours"):
         told = None if progress is None else partial(_tell, progress, len(space), len(asked))
-        lists = space.neighbours(max(k1 + 1, k2), options, told)
+        lists = space.neighbours(_reach(space, max(k1 + 1, k2), top_k, len(asked)), options, told)
         lists.largest[lists.largest == 0] = 1
     reach = lists.ids.shape[1]
     with phase("sets"):
@@ -139,13 +142,13 @@ def k_reciprocal(
     with phase("expansion"):
         mean = min(k2, reach)
         asking = steps.averaged(encoded, lists.ids, mean, asked)
-        filed = steps.by_column(encoded, lists.ids, mean, np.arange(space.num_queries, len(space)))
+        steps.file(encoded, lists.ids, mean, np.arange(space.num_queries, len(space)))
         del encoded
     with phase("answers"):
         answers = Answers(space, lists, lambda_value, top_k, own, options)
         for start in range(0, len(asked), _QUERIES):
             stop = min(start + _QUERIES, len(asked))
-            overlaps = steps.overlaps(asking, start, stop, filed, space.num_gallery)
+            overlaps = steps.overlaps(asking, start, stop)
             ids[start:stop], values[start:stop] = answers.of(asked[start:stop], overlaps)
             if progress is not None:
                 progress(len(space) + stop, len(space) + len(asked))
@@ -154,6 +157,17 @@ def k_reciprocal(
 
 def _tell(progress: Progress, num_rows: int, num_asked: int, done: int, total: int) -> None:
     progress(num_rows * done // max(1, total), num_rows + num_asked)
+
+
+def _reach(space: FeatureSpace, needed: int, top_k: int, num_asked: int) -> int:
+    """How many neighbours a row to look for, where ``needed`` make the encoding.
+
+    Lists in which a query finds ``top_k`` gallery rows spare it a search of its own, `Answers` falls back to.
+    """
+    wanted = 2 + int(_SPARE * top_k * len(space) / space.num_gallery)
+    further = min(wanted, 3 * needed) - needed
+    is_worth_it = num_asked * space.num_gallery > _PRODUCTS_A_PAIR * len(space) * further
+    return needed + further if further > 0 and is_worth_it else needed
 
 
 def _integers(values: Any, name: str, length: int | None) -> Ints:
@@ -165,6 +179,16 @@ def _integers(values: Any, name: str, length: int | None) -> Ints:
 
 
 def _steps(options: SearchOptions) -> Steps:
+    import torch
+
+    if options.devices is None:
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    else:
+        device = options.devices[0]
+    if device != "cpu":
+        from harness.ranking.reciprocal_torch import TorchSteps
+
+        return TorchSteps(device)
     from harness.ranking.reciprocal_cpu import CpuSteps
 
     return CpuSteps(options.num_threads or available_threads())

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.ranking import search
-from harness.ranking.search import nearest
+from harness.ranking.search import SearchOptions, nearest
+
+TINY = SearchOptions(memory_bytes=20_000)  # blocks of a few rows
 
 
 def all_similarities(queries, gallery, weights):
@@ -57,11 +58,10 @@ def test_ids_and_similarities_are_the_oracles(
         assert (np.diff(ids[row])[same] > 0).all(), "equal similarities must come in the order of the gallery"
 
 
-def test_a_gallery_of_equal_rows_is_answered_in_row_order_whatever_the_blocks(monkeypatch) -> None:
-    monkeypatch.setattr(search, "_BLOCK_BYTES", 4 * 3 * 40)
+def test_a_gallery_of_equal_rows_is_answered_in_row_order_whatever_the_blocks() -> None:
     gallery = np.tile(np.array([[0.6, 0.0, 0.8]], np.float16), (500, 1))
     gallery[321] = [0.0, 1.0, 0.0]
-    ids, _ = nearest([np.array([[0.0, 0.6, 0.8]], np.float32)], [gallery], 20)
+    ids, _ = nearest([np.array([[0.0, 0.6, 0.8]], np.float32)], [gallery], 20, options=TINY)
     assert ids.tolist() == [list(range(20))]
 
 
@@ -73,12 +73,11 @@ def test_a_difference_that_float32_cannot_see_still_decides() -> None:
     assert ids.tolist() == [[39, 38, 37, 36, 35]]
 
 
-def test_small_blocks_give_the_same_answer(monkeypatch) -> None:
+def test_small_blocks_give_the_same_answer() -> None:
     rng = np.random.default_rng(3)
     queries, gallery = [features(rng, 50, 8, np.float16, False)], [features(rng, 900, 8, np.float16, True)]
     whole = nearest(queries, gallery, 20)
-    monkeypatch.setattr(search, "_BLOCK_BYTES", 4 * 8 * 70)
-    np.testing.assert_array_equal(nearest(queries, gallery, 20)[0], whole[0])
+    np.testing.assert_array_equal(nearest(queries, gallery, 20, options=TINY)[0], whole[0])
 
 
 @pytest.mark.parametrize(
