@@ -119,8 +119,11 @@ class Pipeline(BoxStages):
         embedded = {name: Embeddings(name, artifacts[name].array("vectors.npy")) for name in names}
         for name, features in embedded.items():
             if len(features) != len(boxes.detections):
-                where = artifacts[name].folder / "vectors.npy"
-                raise InputError(f"{where}: has {len(features)} rows, the box set {len(boxes.detections)}")
+                folder = artifacts[name].folder
+                raise InputError(
+                    f"{folder / 'vectors.npy'}: has {len(features):,} rows, the box set {len(boxes.detections):,}; "
+                    f"remove the folder {folder} and run again, it will be made anew"
+                )
         return embedded, {name: artifact.address for name, artifact in artifacts.items()}
 
     def embed_recipe(self, card: ModelCard, boxes: BoxSet) -> Recipe:
