@@ -114,7 +114,7 @@ def embed_in_shards(
         if missing:
             left.append(BoxShare(index, part, {name: names[name][index] for name in missing}))
     dimensions = {name: models[name].dimensions for name in drafts}
-    require(embedding_needs(drafts, dimensions, len(boxes), left))
+    require(embedding_needs(drafts, dimensions, len(boxes), left, resources.num_devices))
     common: dict[str, Any] = {"drafts": drafts, "models": {name: models[name] for name in drafts}}
     common |= {"split": replace(split, items=None), "batch_size": resources.num_crops}
     task = Task(embed_shares, common, left, resources.num_devices, resources.num_threads)
@@ -133,7 +133,11 @@ _VALUE_BYTES = 2
 
 
 def embedding_needs(
-    drafts: Mapping[str, Draft], dimensions: Mapping[str, int], num_boxes: int, left: Sequence[BoxShare]
+    drafts: Mapping[str, Draft],
+    dimensions: Mapping[str, int],
+    num_boxes: int,
+    left: Sequence[BoxShare],
+    num_devices: int,
 ) -> Needs:
     """What embedding will take: the shards that are missing, and one model's once more while its shards are joined.
 
@@ -142,13 +146,14 @@ def embedding_needs(
         dimensions: of each.
         num_boxes: N.
         left: shards that are to be made.
+        num_devices: processes of this machine, each of which holds a shard.
     """
     missing = sum(len(one.boxes) * dimensions[name] for one in left for name in one.missing)
     widest = max(dimensions.values(), default=0)
     held = max((len(one.boxes) * sum(dimensions[name] for name in one.missing) for one in left), default=0)
     return Needs(
         f"embed {','.join(drafts)}",
-        memory_bytes=_VALUE_BYTES * held,
+        memory_bytes=_VALUE_BYTES * held * min(num_devices, max(1, len(left))),
         disk_bytes=_VALUE_BYTES * (missing + num_boxes * widest),
         where=next((draft.folder.parent for draft in drafts.values()), None),
         hints=partial(embedding_hints, dimensions, num_boxes),

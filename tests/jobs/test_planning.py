@@ -166,3 +166,20 @@ def test_what_would_fit_is_counted() -> None:
     enough = embedding_shards.embedding_hints(sizes, 590_000, preflight.Room(disk_bytes=21_000_000_000))
     assert enough == ["--work on another disk"]
     assert embedding_shards.embedding_hints({}, 0, preflight.Room(disk_bytes=0)) == ["--work on another disk"]
+
+
+def test_what_embedding_needs_of_what_is_left(tmp_path: Path) -> None:
+    from harness.artifacts import Draft
+    from harness.embedding_shards import BoxShare, embedding_needs
+
+    drafts = {name: Draft(tmp_path / "store" / "embed" / name) for name in ("m4", "m9")}
+    count = 30
+    one = np.ones(count, np.int64)
+    boxes = Detections(one, np.tile([0.0, 0, 1, 1], (count, 1)), one * 1.0, one)
+    left = [BoxShare(1, boxes, {"m4": "-a.npy", "m9": "-b.npy"}), BoxShare(2, boxes.take(slice(0, 10)), {"m9": "-c"})]
+    needs = embedding_needs(drafts, {"m4": 100, "m9": 8}, 90, left, 8)
+    # Two shards are missing, of 30 boxes by both models and of 10 by m9; joining m4 writes all of its 90 rows anew.
+    assert needs.disk_bytes == 2 * (30 * 108 + 10 * 8 + 90 * 100)
+    assert needs.memory_bytes == 2 * 30 * 108 * 2, "of eight processes only two have a shard"
+    assert (needs.what, needs.where) == ("embed m4,m9", tmp_path / "store" / "embed")
+    assert embedding_needs({}, {}, 0, [], 1).disk_bytes == 0
