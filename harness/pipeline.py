@@ -119,8 +119,11 @@ class Pipeline(BoxStages):
         embedded = {name: Embeddings(name, artifacts[name].array("vectors.npy")) for name in names}
         for name, features in embedded.items():
             if len(features) != len(boxes.detections):
-                where = artifacts[name].folder / "vectors.npy"
-                raise InputError(f"{where}: has {len(features)} rows, the box set {len(boxes.detections)}")
+                folder = artifacts[name].folder
+                raise InputError(
+                    f"{folder / 'vectors.npy'}: has {len(features):,} rows, the box set {len(boxes.detections):,}; "
+                    f"remove the folder {folder} and run again, it will be made anew"
+                )
         return embedded, {name: artifact.address for name, artifact in artifacts.items()}
 
     def embed_recipe(self, card: ModelCard, boxes: BoxSet) -> Recipe:
@@ -248,6 +251,12 @@ class Pipeline(BoxStages):
 
     def _training_features(self, names: Sequence[str]) -> tuple[Sequence[FeatureRows], str]:
         """The same models on the annotated boxes of training photos, what projections are fitted on."""
+        training = self.of_training_photos()
+        features, addresses = training.embeddings(names, training.boxes(BoxSource(GROUND_TRUTH)))
+        return [features[name].vectors_ND for name in names], digest(*(addresses[name] for name in names))
+
+    def of_training_photos(self) -> Pipeline:
+        """The same stages over the training photos that projections are fitted on."""
         from harness.data.deepfashion2 import read_split
 
         split = read_split(self.split.root, "train")
@@ -255,9 +264,7 @@ class Pipeline(BoxStages):
         if len(image_ids) > FIT_PHOTOS:
             image_ids = np.random.default_rng(0).choice(image_ids, FIT_PHOTOS, replace=False)
         kept: dict[str, Any] = {"looks": self.looks, "resources": self.resources}
-        training = Pipeline(self.work, split, image_ids=image_ids, report=self.report, stopwatch=self.stopwatch, **kept)
-        features, addresses = training.embeddings(names, training.boxes(BoxSource(GROUND_TRUTH)))
-        return [features[name].vectors_ND for name in names], digest(*(addresses[name] for name in names))
+        return Pipeline(self.work, split, image_ids=image_ids, report=self.report, stopwatch=self.stopwatch, **kept)
 
     def submission(
         self, boxes: BoxSet, ranking: Ranking, search_address: str, decimals: int = DECIMALS

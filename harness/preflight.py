@@ -103,6 +103,8 @@ def _refuse(one: Needs, room: Room, needed: str, there: int, earlier: str = "") 
 def gigabytes(count: int) -> str:
     """Bytes in GB, with as many decimals as are of use."""
     value = count / 1e9
+    if 0 < value < 0.001:
+        return "<0.001 GB"
     return f"{value:,.0f} GB" if value >= 100 else f"{value:,.1f} GB" if value >= 1 else f"{value:.3f} GB"
 
 

@@ -103,8 +103,9 @@ def test_disk_of_a_folder_that_is_still_to_be_made(tmp_path: Path) -> None:
 
 
 def test_sizes_are_in_gigabytes() -> None:
-    assert [gigabytes(n) for n in (0, 4_100_000, 4_100_000_000, 19_333_000_000, 123_456_000_000_000)] == [
+    assert [gigabytes(n) for n in (0, 9, 4_100_000, 4_100_000_000, 19_333_000_000, 123_456_000_000_000)] == [
         "0.000 GB",
+        "<0.001 GB",
         "0.004 GB",
         "4.1 GB",
         "19.3 GB",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.artifacts import named_when_full, write_whole
 from harness.pipeline import Pipeline, Scored
 from harness.spec import Ensemble
 from harness.types import InputError
@@ -134,15 +135,22 @@ def hand_in(
     scored = pipeline.run(ensemble, decimals)
     if is_zip(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_submission(out, rows_from_ranking(scored.boxes.detections, scored.ranking), decimals)
+        with named_when_full(out):
+            write_submission(out, rows_from_ranking(scored.boxes.detections, scored.ranking), decimals)
     else:
         copy_whole(scored.submission, out)
     return out, out.stat().st_size
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that the target is whole or as it was."""
+    """Copy a file so that the target is whole or as it was.
+
+    Raises:
+        InputError: the disk is full.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    shutil.copyfile(source, part)
-    part.replace(target)
+
+    def copy(parts: Sequence[Path]) -> None:
+        shutil.copyfile(source, parts[0])
+
+    write_whole([target], copy)
