@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from harness.ranking import candidates, rounding
 from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows
-from harness.ranking.search_plan import PAIRS_AT_ONCEfrom harness.types import Floats, Ints
+from harness.ranking.search_plan import PAIRS_AT_ONCE
+from harness.types import Floats, Ints
 
 
 @dataclass(frozen=True)
