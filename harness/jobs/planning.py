@@ -6,24 +6,21 @@ Legend: N boxes, Q queries, G gallery boxes, D dimensions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-
-from harness.artifacts import Artifact, Draft, Recipe, Store
-from harness.box_stages import BoxSet
 from harness.embedding_shards import embedding_bytes, embedding_hints
+from harness.jobs.dry_run import DryPipeline
 from harness.pipeline import HISTOGRAM, Pipeline
 from harness.preflight import Hints, Needs, Room, available_disk, available_memory, no_hints, require
 from harness.ranking.search import working_bytes
 from harness.shards import PHOTOS_A_SHARD
 from harness.spec import GROUND_TRUTH, BoxSource, Ensemble
 from harness.steps import OF_FEATURES, RERANK, SAME_CATEGORY, Step
-from harness.types import GALLERY_LENGTH, Embeddings
+from harness.types import GALLERY_LENGTH
 from submissions.writer import DECIMALS, estimate_bytes
 
 BOXES_A_PHOTO = 18.4
@@ -136,7 +133,7 @@ def plan(pipeline: Pipeline, ensemble: Ensemble | str, *, every_box: bool = True
     if isinstance(ensemble, str):
         ensemble = pipeline.parse(ensemble)
     pipeline.members(ensemble)
-    dry = _DryPipeline(pipeline)
+    dry = DryPipeline(pipeline)
     names = [member.model for member in ensemble.members]
     dimensions = {name: _dimensions(dry, name) for name in names}
     boxes = dry.boxes_if_there(ensemble.boxes)
@@ -170,7 +167,7 @@ def plan(pipeline: Pipeline, ensemble: Ensemble | str, *, every_box: bool = True
     return Plan(str(ensemble), root, stages, Room(available_memory(), available_disk(root)))
 
 
-def _box_stages(dry: _DryPipeline, source: BoxSource, num_boxes: int) -> Iterator[PlannedStage]:
+def _box_stages(dry: DryPipeline, source: BoxSource, num_boxes: int) -> Iterator[PlannedStage]:
     photos = len(dry.image_ids)
     for name in source.detectors:
         size = 2 * _BOX_BYTES * _MOST_BOXES_A_PHOTO * photos  # shards, and the whole
@@ -199,9 +196,9 @@ def _embedding_stages(
         )
 
 
-def _training_stages(dry: _DryPipeline, dimensions: Mapping[str, int]) -> Iterator[PlannedStage]:
+def _training_stages(dry: DryPipeline, dimensions: Mapping[str, int]) -> Iterator[PlannedStage]:
     """Features of training photos, which a projection is fitted on."""
-    training = _DryPipeline(dry.of_training_photos())
+    training = DryPipeline(dry.of_training_photos())
     boxes = training.boxes(BoxSource(GROUND_TRUTH))
     there = {name for name in dimensions if training.has_embeddings(name, boxes)}
     for stage in _embedding_stages(list(dimensions), there, dimensions, len(boxes.detections), len(training.image_ids)):
@@ -209,7 +206,7 @@ def _training_stages(dry: _DryPipeline, dimensions: Mapping[str, int]) -> Iterat
 
 
 def _answer_stages(
-    dry: _DryPipeline, ensemble: Ensemble, widths: list[int], counts: tuple[int, int, int]
+    dry: DryPipeline, ensemble: Ensemble, widths: list[int], counts: tuple[int, int, int]
 ) -> Iterator[PlannedStage]:
     """Steps, and the search or the re-ranking."""
     num_queries, num_gallery, num_asking = counts
@@ -262,113 +259,3 @@ def _dimensions(pipeline: Pipeline, name: str) -> int:
     from harness.retrieval.entered import read_card
 
     return read_card(pipeline.retriever_card(name).folder).dimensions
-
-
-class _Missing(Exception):
-    """A stage's result is not in the store."""
-
-
-class _DryStore(Store):
-    """Makes nothing: what is missing ends the look.
-
-    Attributes:
-        there: names of the results of a common stage that were found.
-        seen: how many results of each other stage were found.
-    """
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.there: set[str] = set()
-        self.seen: Counter[str] = Counter()
-
-    def get(self, recipe: Recipe, make: Callable[[Draft], Mapping[str, Any]]) -> tuple[Artifact, bool]:
-        if recipe.stage == "truth":  # small, and it says which boxes speak
-            return super().get(recipe, make)
-        found = self.find(recipe)
-        if found is None:
-            raise _Missing
-        self.seen[recipe.stage] += 1
-        return found, False
-
-    def get_many(
-        self,
-        recipes: Mapping[str, Recipe],
-        make: Callable[[Mapping[str, Draft]], Mapping[str, Mapping[str, Any]]],
-    ) -> tuple[dict[str, Artifact], set[str]]:
-        if "" in recipes:  # a single one
-            return super().get_many(recipes, make)
-        found = {name: self.find(recipe) for name, recipe in recipes.items()}
-        self.there |= {name for name, artifact in found.items() if artifact is not None}
-        if None in found.values():
-            raise _Missing
-        return {name: artifact for name, artifact in found.items() if artifact is not None}, set()
-
-
-@dataclass(frozen=True)
-class _Unread:
-    """Stands for the embeddings of a model, which nobody reads."""
-
-    vectors_ND: Any
-
-
-class _DryPipeline(Pipeline):
-    """The same stages, looked at and not run."""
-
-    store: _DryStore
-
-    def __init__(self, of: Pipeline) -> None:
-        super().__init__(
-            of.work,
-            of.split,
-            image_ids=of.image_ids,
-            inference=of.inference,
-            fusions=of.fusions,
-            looks=of.looks,
-            resources=of.resources,
-            search_options=of.search_options,
-        )
-        self.store = _DryStore(of.store.root)
-
-    @property
-    def there(self) -> set[str]:
-        """Detectors whose boxes were found."""
-        return self.store.there
-
-    @property
-    def seen(self) -> Counter[str]:
-        """How many results of each stage were found."""
-        return self.store.seen
-
-    def boxes_if_there(self, source: BoxSource) -> BoxSet | None:
-        """The boxes; None where they are still to be made."""
-        try:
-            return self.boxes(source)
-        except _Missing:
-            return None
-
-    def has_embeddings(self, name: str, boxes: BoxSet) -> bool:
-        """Whether a model's features of the boxes are in the store."""
-        return self.store.find(self.embed_recipe(self.retriever_card(name), boxes)) is not None
-
-    def embeddings(self, names: Sequence[str], boxes: BoxSet) -> tuple[dict[str, Embeddings], dict[str, str]]:
-        """Of the right shape, without a byte read."""
-        recipes = {name: self.embed_recipe(self.retriever_card(name), boxes) for name in names}
-        shapes = {}
-        for name, recipe in recipes.items():
-            found = self.store.find(recipe)
-            if found is None:
-                raise _Missing
-            shapes[name] = (int(found.facts["rows"]), int(found.facts["dimensions"]))
-        unread = {name: _Unread(np.broadcast_to(np.float16(0), shape)) for name, shape in shapes.items()}
-        return cast(dict[str, Embeddings], unread), {name: recipe.address for name, recipe in recipes.items()}
-
-    def of_training_photos(self) -> Pipeline:
-        return _DryPipeline(super().of_training_photos())
-
-    def look_at_answers(self, ensemble: Ensemble, boxes: BoxSet, decimals: int, rows: Any) -> None:
-        """Count which of the steps' and the search's results are there."""
-        try:
-            ranking, addresses = self.rank(ensemble, boxes, rows=rows)
-            self.submission(boxes, ranking, addresses["search"], decimals)
-        except _Missing:
-            return
