@@ -263,7 +263,7 @@ def fit_projection(
         )
     if num_rows < len(parts[0]):
         parts = sampled(parts, np.sort(np.random.default_rng(seed).choice(len(parts[0]), num_rows, replace=False)))
-    advance = _Advance(progress, num_rows * (8 if method == "krylov" else 2))
+    advance = principal.Advance(progress, num_rows * (8 if method == "krylov" else 2))
     rows = principal.Rows(parts, scale, where, room - needed, advance)
     with computing(num_threads):
         mean = principal.mean_of(rows)
@@ -305,21 +305,3 @@ def fit_bytes(num_rows: int, widths: Sequence[int], dimensions: int | None, max_
     wanted = min(num_rows - 1, width) if dimensions is None else dimensions
     method = principal.choose_method(num_rows, width, wanted, None)
     return principal.method_bytes(method, num_rows, width, wanted) + BLOCK_BYTES
-
-
-class _Advance:
-    """Counts rows read, and tells of them; a guess of the whole is mended when it was too low."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._done, self._total = progress, 0, total
-
-    def __call__(self, num_rows: int) -> None:
-        self._done += num_rows
-        self._total = max(self._total, self._done)
-        if self._progress is not None:
-            self._progress(self._done, self._total)
-
-    def end(self) -> None:
-        """The whole is done, whatever the guess was."""
-        if self._progress is not None:
-            self._progress(self._done, self._done)
