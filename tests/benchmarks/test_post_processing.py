@@ -1,4 +1,4 @@
-"""Principal components, whitening, expansion and augmentation at two sizes: what they take, and what the search takes.
+"""Principal components, whitening, and the sums of expansion and augmentation, at two sizes: time and memory.
 
 A student's gallery (60,000 rows of one model of 256 dimensions), and 20,000 rows of 16 models of 1,024, read from
 memory maps in half precision. The features lie in a few hundred directions, as trained ones do: with variances that
