@@ -21,7 +21,7 @@ from harness.workers import available_memory
 if TYPE_CHECKING:
     import torch
 
-BLOCK_BYTES = 128 << 20
+BLOCK_BYTES = 32 << 20
 """Of a block, at most: larger ones compute no faster."""
 
 
