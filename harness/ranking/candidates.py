@@ -95,14 +95,17 @@ def scan(
         while begin < length:
             end = min(length, begin + _CHUNK)
             passing = 0
-            # What is no number passes: it is scored exactly.
+            # What is no number passes: it is scored exactly. Slices, because an index from 0 cannot be negative: so the
+            # compiler takes several at once.
             if is_bf16:
-                for column in range(begin, end):
-                    value = np.uint32(np.uint32(bits[query, column]) << np.uint32(16)).view(np.float32)
+                some_bits = bits[query, begin:end]
+                for column in range(len(some_bits)):
+                    value = np.uint32(np.uint32(some_bits[column]) << np.uint32(16)).view(np.float32)
                     passing += not (side * value < threshold)
             else:
-                for column in range(begin, end):
-                    passing += not (side * singles[query, column] < threshold)
+                some = singles[query, begin:end]
+                for column in range(len(some)):
+                    passing += not (side * some[column] < threshold)
             if passing == 0:
                 begin = end
                 continue
@@ -195,22 +198,25 @@ def shrink_all(keep: int, floors: Floats, lower: Floats, upper: Floats, ids: Int
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def open_places(most: int, lower: Floats, upper: Floats, counts: Ints, queries: Ints, places: Ints) -> int:
+def open_places(
+    most: int, queries: Ints, lower: Floats, upper: Floats, counts: Ints, found_queries: Ints, places: Ints
+) -> int:
     """List candidates that are not scored exactly yet: of each query those of the ``most`` largest upper bounds.
 
     Args:
         most: how many candidates of a query are looked at; those scored exactly count.
+        queries: (N,) int64, which queries.
         lower: (Q, C) float64.
         upper: (Q, C) float64; equal to ``lower`` where the exact one is known.
         counts: (Q,) int64.
-        queries: (P,) int64, is filled: the query of each.
+        found_queries: (P,) int64, is filled: the query of each.
         places: (P,) int64, is filled: its place among the query's candidates.
 
     Returns:
         How many there are.
     """
     found = 0
-    for query in range(len(counts)):
+    for query in queries:
         count = counts[query]
         if count == 0:
             continue
@@ -219,6 +225,6 @@ def open_places(most: int, lower: Floats, upper: Floats, counts: Ints, queries: 
             reach = np.partition(upper[query, :count], count - most)[count - most]
         for place in range(count):
             if upper[query, place] >= reach and lower[query, place] != upper[query, place]:
-                queries[found], places[found] = query, place
+                found_queries[found], places[found] = query, place
                 found += 1
     return found

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from harness.ranking import candidates, rounding
 from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows
+from harness.ranking.search_plan import PAIRS_AT_ONCE
 from harness.types import Floats, Ints
-
-_PAIRS = 1 << 20  # of a call: their gallery rows are read in the order in which they lie
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,16 @@ def lying(part: FeatureRows, rows: Ints) -> tuple[NDArray[Any], Ints]:
     return np.asarray(array), rows
 
 
-def as_floats(part: FeatureRows, rows: Ints, workers: Workers) -> NDArray[Any]:
-    """Rows of features as float32, or as float64 where float32 would change them."""
+def as_floats(part: FeatureRows, rows: Ints, workers: Workers, space: NDArray[np.uint8] | None = None) -> NDArray[Any]:
+    """Rows of features as float32, or as float64 where float32 would change them; in ``space`` if it is given."""
     array, places = lying(part, rows)
+    dtype = np.float32 if array.dtype == np.float16 else array.dtype
+    shape = len(places), array.shape[1]
+    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    out = np.empty(shape, dtype) if space is None else space[:size].view(dtype).reshape(shape)
     if array.dtype != np.float16:
-        return np.asarray(array[places])
-    out = np.empty((len(places), array.shape[1]), np.float32)
+        np.take(array, places, axis=0, out=out, mode="clip")  # the other modes copy once more
+        return out
     squares, is_wrong = np.empty(len(places)), np.empty(len(places), bool)
     bits = array.view(np.uint16)
 
@@ -72,51 +75,76 @@ def as_floats(part: FeatureRows, rows: Ints, workers: Workers) -> NDArray[Any]:
     return out
 
 
-def pair_similarities(
-    queries: Sequence[FeatureRows],
-    gallery: Sequence[FeatureRows],
-    scale: Floats,
-    query_rows: Ints,
-    gallery_rows: Ints,
-    workers: Workers,
-    block_rows: int,
-) -> Floats:
-    """The float64 similarity of each pair (P,), read in the order of the gallery, a block of its rows at once."""
-    order = np.argsort(gallery_rows, kind="stable")
-    totals = np.zeros(len(order))
-    for first in range(0, len(order), _PAIRS):
-        pairs = order[first : first + _PAIRS]
-        asked, query_places = np.unique(query_rows[pairs], return_inverse=True)
-        found, gallery_places = np.unique(gallery_rows[pairs], return_inverse=True)
-        part_totals = np.zeros(len(pairs))
-        for query, answers, weight in zip(queries, gallery, scale, strict=True):
-            for query_start in range(0, len(asked), block_rows):
-                query_end = query_start + block_rows
-                wanted = (query_places >= query_start) & (query_places < query_end)
-                asking = as_floats(query, asked[query_start:query_end], workers)
-                for start in range(0, len(found), block_rows):
-                    low, high = np.searchsorted(gallery_places, [start, start + block_rows])
-                    near = np.flatnonzero(wanted[low:high]) + low
-                    rows = as_floats(answers, found[start : start + block_rows], workers)
-                    left, right = query_places[near] - query_start, gallery_places[near] - start
-                    part = np.zeros(len(near))
+class PairScorer:
+    """The float64 similarities of pairs of rows.
 
-                    def add(
-                        begin: int,
-                        end: int,
-                        asking: NDArray[Any] = asking,
-                        rows: NDArray[Any] = rows,
-                        left: Ints = left,
-                        right: Ints = right,
-                        weight: float = weight,
-                        part: Floats = part,
-                    ) -> None:
-                        rounding.pair_products(asking, rows, left[begin:end], right[begin:end], weight, part[begin:end])
+    Args:
+        queries: one (Q, D) a model.
+        gallery: one (G, D) a model.
+        scale: (M,) float64, the weights.
+        workers: threads.
+        query_rows: queries that are converted at once.
+        gallery_rows: gallery rows that are converted at once.
+    """
 
-                    workers.spread(len(near), add)
-                    part_totals[near] += part
-        totals[pairs] = part_totals
-    return totals
+    def __init__(
+        self,
+        queries: Sequence[FeatureRows],
+        gallery: Sequence[FeatureRows],
+        scale: Floats,
+        workers: Workers,
+        query_rows: int,
+        gallery_rows: int,
+    ) -> None:
+        self.queries, self.gallery, self.scale, self.workers = queries, gallery, scale, workers
+        self.query_rows, self.gallery_rows = query_rows, gallery_rows
+        # New memory for every block costs more than what is done with it: each page is zeroed when it is first touched.
+        self.query_space = np.empty(query_rows * _widest(queries), np.uint8)
+        self.gallery_space = np.empty(gallery_rows * _widest(gallery), np.uint8)
+
+    def __call__(self, query_rows: Ints, gallery_rows: Ints) -> Floats:
+        """The similarity of each pair (P,), read in the order in which the gallery lies."""
+        order = np.argsort(gallery_rows, kind="stable")
+        totals = np.zeros(len(order))
+        for first in range(0, len(order), PAIRS_AT_ONCE):
+            pairs = order[first : first + PAIRS_AT_ONCE]
+            totals[pairs] = self._score(query_rows[pairs], gallery_rows[pairs])
+        return totals
+
+    def _score(self, query_rows: Ints, gallery_rows: Ints) -> Floats:
+        asked, query_places = np.unique(query_rows, return_inverse=True)
+        found, gallery_places = np.unique(gallery_rows, return_inverse=True)
+        totals = np.zeros(len(query_rows))
+        for query_start in range(0, len(asked), self.query_rows):
+            asking_rows = asked[query_start : query_start + self.query_rows]
+            near = np.flatnonzero((query_places >= query_start) & (query_places < query_start + self.query_rows))
+            left, right = query_places[near] - query_start, gallery_places[near]
+            starts = range(0, len(found), self.gallery_rows)
+            bounds = np.searchsorted(right, [*starts, len(found)])
+            part = np.zeros(len(near))
+            for query, answers, weight in zip(self.queries, self.gallery, self.scale, strict=True):
+                asking = as_floats(query, asking_rows, self.workers, self.query_space)
+                for start, low, high in zip(starts, bounds[:-1], bounds[1:], strict=True):
+                    rows = as_floats(
+                        answers, found[start : start + self.gallery_rows], self.workers, self.gallery_space
+                    )
+                    places = slice(low, high)
+                    self._add(asking, rows, left[places], right[places] - start, weight, part[places])
+            totals[near] = part
+        return totals
+
+    def _add(
+        self, asking: NDArray[Any], rows: NDArray[Any], left: Ints, right: Ints, weight: float, totals: Floats
+    ) -> None:
+        def add(begin: int, end: int) -> None:
+            rounding.pair_products(asking, rows, left[begin:end], right[begin:end], weight, totals[begin:end])
+
+        self.workers.spread(len(left), add)
+
+
+def _widest(parts: Sequence[FeatureRows]) -> int:
+    """Bytes of the widest row of any model once it is converted."""
+    return max(part.shape[1] * (4 if part.dtype in (np.float16, np.float32) else 8) for part in parts)
 
 
 class Pool:
@@ -163,7 +191,7 @@ class Pool:
 
         self.workers.spread(len(starts), run)
         while (full := np.flatnonzero(starts < products.shape[1])).size:
-            self.settle(full)
+            self.relieve(full)
             self.workers.spread(len(starts), run)
 
     def take(self, bounds: Ints, columns: Ints, values: NDArray[Any], errors: Floats, first_id: int) -> None:
@@ -177,7 +205,14 @@ class Pool:
             full = np.flatnonzero(starts < np.diff(bounds))
             if not full.size:
                 return
-            self.settle(full)
+            self.relieve(full)
+
+    def relieve(self, queries: Ints) -> None:
+        """Make room for more candidates of some queries."""
+        self._score(*self._open(self.keep, queries))
+        self.shrink()
+        capacity = self.lower.shape[1]
+        self.settle(queries[self.counts[queries] > capacity // 2])
 
     def settle(self, queries: Ints) -> None:
         """Score all candidates of some queries exactly and keep the best alone: bounded memory whatever ties."""
@@ -198,16 +233,15 @@ class Pool:
             enough = left == self.keep
             self.floors[some] = np.where(enough, np.maximum(self.floors[some], best[:, -1]), self.floors[some])
 
-    def tighten(self) -> None:
-        """Score the candidates that are likely the best exactly: the floor comes to where the k-th best is."""
-        self.shrink()
-        self._score(*self._open(self.keep))
-        self.shrink()
-
     def finish(self) -> tuple[Ints, Floats]:
-        """The best of each query by float64 similarity: ids and similarities (Q, keep); none may be missing."""
-        self.tighten()
-        self._score(*self._open(self.lower.shape[1]))
+        """The best of each query by float64 similarity: ids and similarities (Q, keep); none may be missing.
+
+        Those that are likely the best are scored first: that brings the floor to where the last of them is.
+        """
+        everyone = np.arange(len(self.counts))
+        for most in (self.keep, self.lower.shape[1]):
+            self.shrink()
+            self._score(*self._open(most, everyone))
         self.shrink()
         most = int(self.counts.max(initial=0))
         is_there = np.arange(most) < self.counts[:, None]
@@ -239,11 +273,11 @@ class Pool:
 
         self.workers.spread(len(self.counts), run)
 
-    def _open(self, most: int) -> tuple[Ints, Ints]:
-        total = int(self.counts.sum())
-        queries, places = np.empty(total, np.int64), np.empty(total, np.int64)
-        found = candidates.open_places(most, self.lower, self.upper, self.counts, queries, places)
-        return queries[:found], places[:found]
+    def _open(self, most: int, queries: Ints) -> tuple[Ints, Ints]:
+        total = int(self.counts[queries].sum())
+        found_queries, places = np.empty(total, np.int64), np.empty(total, np.int64)
+        found = candidates.open_places(most, queries, self.lower, self.upper, self.counts, found_queries, places)
+        return found_queries[:found], places[:found]
 
     def _score(self, queries: Ints, places: Ints) -> None:
         exact = self.sign * self.exact(queries, self.ids[queries, places])

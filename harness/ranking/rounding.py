@@ -48,16 +48,17 @@ def halves_to_bf16(
         is_wrong: (N,) bool, is filled: some number of the row is not finite.
     """
     for place in range(len(rows)):
-        row = rows[place]
+        line = source[rows[place]]
+        target = out[place, offset : offset + len(line)]
         square, residual, largest = np.float32(0), np.float32(0), np.uint32(0)
-        for column in range(source.shape[1]):
-            half = np.uint32(source[row, column])
+        for column in range(len(line)):
+            half = np.uint32(line[column])
             magnitude = np.uint32(half & np.uint32(0x7FFF))
             largest = max(largest, magnitude)
             value = np.uint32(magnitude << np.uint32(13)).view(np.float32) * _HALF_TO_SINGLE
             bits = np.float32(value).view(np.uint32)
             upper = np.uint32((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
-            out[place, offset + column] = np.uint16(upper | np.uint32(half & np.uint32(0x8000)))
+            target[column] = np.uint16(upper | np.uint32(half & np.uint32(0x8000)))
             rest = value - np.uint32(upper << np.uint32(16)).view(np.float32)
             square += value * value
             residual += rest * rest
@@ -77,14 +78,15 @@ def floats_to_bf16(
 ) -> None:
     """Round rows of float32 or float64, times a weight, to bfloat16; arguments as for `halves_to_bf16`."""
     for place in range(len(rows)):
-        row = rows[place]
+        line = source[rows[place]]
+        target = out[place, offset : offset + len(line)]
         square, residual = 0.0, 0.0
-        for column in range(source.shape[1]):
-            value = weight * np.float64(source[row, column])
+        for column in range(len(line)):
+            value = weight * np.float64(line[column])
             fits = (abs(value) >= SMALLEST) & (abs(value) <= LARGEST)
             bits = np.float32(value if fits else 0.0).view(np.uint32)
             upper = np.uint32((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
-            out[place, offset + column] = np.uint16(upper)
+            target[column] = np.uint16(upper)
             rest = value - np.float64(np.uint32(upper << np.uint32(16)).view(np.float32))
             square += value * value
             residual += rest * rest
@@ -102,15 +104,16 @@ def halves_to_single(
 ) -> None:
     """Rows of half-precision numbers as float32, which takes nothing; arguments as for `halves_to_bf16`."""
     for place in range(len(rows)):
-        row = rows[place]
+        line = source[rows[place]]
+        target = out[place, offset : offset + len(line)]
         square, largest = np.float32(0), np.uint32(0)
-        for column in range(source.shape[1]):
-            half = np.uint32(source[row, column])
+        for column in range(len(line)):
+            half = np.uint32(line[column])
             magnitude = np.uint32(half & np.uint32(0x7FFF))
             largest = max(largest, magnitude)
             value = np.uint32(magnitude << np.uint32(13)).view(np.float32) * _HALF_TO_SINGLE
             bits = np.uint32(np.float32(value).view(np.uint32) | np.uint32(np.uint32(half & np.uint32(0x8000)) << 16))
-            out[place, offset + column] = np.uint32(bits).view(np.float32)
+            target[column] = np.uint32(bits).view(np.float32)
             square += value * value
         squares[place] = square
         is_wrong[place] = largest >= np.uint32(0x7C00)
@@ -128,13 +131,14 @@ def floats_to_single(
 ) -> None:
     """Round rows of float32 or float64, times a weight, to float32; arguments as for `halves_to_bf16`."""
     for place in range(len(rows)):
-        row = rows[place]
+        line = source[rows[place]]
+        target = out[place, offset : offset + len(line)]
         square, residual = 0.0, 0.0
-        for column in range(source.shape[1]):
-            value = weight * np.float64(source[row, column])
+        for column in range(len(line)):
+            value = weight * np.float64(line[column])
             fits = (abs(value) >= SMALLEST) & (abs(value) <= LARGEST)
             rounded = np.float32(value if fits else 0.0)
-            out[place, offset + column] = rounded
+            target[column] = rounded
             rest = value - np.float64(rounded)
             square += value * value
             residual += rest * rest

@@ -143,14 +143,14 @@ def similarities_of(
             raise InputError(f"pairs: {name} rows are from 0 to {length - 1}, got {wanted.min()} to {wanted.max()}")
     if not len(left):
         return np.zeros(0)
-    from harness.ranking.exact import Workers, pair_similarities
+    from harness.ranking.exact import PairScorer, Workers
 
     plan = _plan(queries, gallery, 1, _DEFAULTS)
     unit = 2.0 ** np.floor(np.log2(scale.max()))
     with ThreadPoolExecutor(plan.num_threads) as pool:
         workers = Workers(plan.num_threads, pool)
-        totals = pair_similarities(queries, gallery, scale / unit, left, right, workers, plan.exact_rows)
-    return np.asarray(totals * unit)
+        score = PairScorer(queries, gallery, scale / unit, workers, plan.query_rows, plan.exact_rows)
+        return np.asarray(score(left, right) * unit)
 
 
 def working_bytes(

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from harness.ranking.exact import Pool, Workers, pair_similarities
+from harness.ranking.exact import PairScorer, Pool, Workers
 from harness.ranking.products import DeviceProducts, HostProducts, strict_products
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search_plan import SearchPlan, device_bytes
@@ -63,7 +63,7 @@ def search_pass(
     scaled = scale / unit
     starts = range(0, num_gallery, plan.gallery_rows)
     query_starts = range(0, num_queries, plan.query_rows)
-    done, lock = [0], Lock()
+    done, lock, scoring = [0], Lock(), Lock()
 
     def count() -> None:
         with lock:
@@ -77,12 +77,14 @@ def search_pass(
         strict_products(plan.num_threads),
     ):
         workers = Workers(plan.num_threads, kernels)
+        score = PairScorer(queries, gallery, scaled, workers, plan.query_rows, plan.exact_rows)
         engines = [_engine((queries, gallery), scaled, plan, device, workers) for device in plan.devices]
         for query_start in query_starts:
             rows = np.arange(query_start, min(query_start + plan.query_rows, num_queries))
 
             def exact(asked: Ints, found: Ints, first: int = query_start) -> Floats:
-                return pair_similarities(queries, gallery, scaled, asked + first, found, workers, plan.exact_rows)
+                with scoring:  # it has one working space
+                    return score(asked + first, found)
 
             signs = (1.0, -1.0) if is_lowest_wanted else (1.0,)
             floors = {sign: np.full(len(rows), -np.inf) for sign in signs}
@@ -97,13 +99,10 @@ def search_pass(
 
             def work(number: int, rows: Ints = rows, pools: list[list[Pool]] = pools, stop: Event = stop) -> None:
                 engines[number].ask(rows)
-                for turn, start in enumerate(starts[number :: len(engines)], start=1):
+                for start in starts[number :: len(engines)]:
                     if stop.is_set():
                         return
                     engines[number].offer(start, min(start + plan.gallery_rows, num_gallery), pools[number])
-                    if turn & (turn - 1) == 0:  # the floor rises ever more slowly
-                        for pool in pools[number]:
-                            pool.tighten()
                     count()
 
             if len(engines) == 1:

@@ -14,10 +14,20 @@ from harness.types import InputError
 DEFAULT_BYTES = 256 << 20
 """Of working memory on the host where nothing else is said."""
 
+PAIRS_AT_ONCE = 1 << 18
+"""That are scored exactly: their gallery rows are read in the order in which they lie."""
+
+CANDIDATE_BYTES = 24
+"""Of one candidate: two bounds and a row."""
+
+PAIR_BYTES = 96
+"""Of one pair while it is put in order and scored."""
+
 _DEVICE_SHARE = 0.6  # of a GPU's free memory
 _MOST_QUERIES = 4096
 _MOST_ROWS = 4096  # of a gallery block on a CPU: beyond that the products leave the caches
 _MOST_ROWS_GPU = 65536
+_MOST_EXACT = 1024  # gallery rows that are scored exactly at once: they stay in a cache
 _PADDING = 32  # columns: what matrix units take at once
 
 Engine = Literal["torch", "faiss"]
@@ -58,8 +68,9 @@ class SearchPlan:
         query_rows: queries of a block.
         gallery_rows: gallery rows of a block.
         capacity: candidates of a query.
+        widest: dimensions of the widest model.
         width: columns of a block: the dimensions of all models and what is added to them.
-        exact_rows: rows that are scored exactly at once.
+        exact_rows: gallery rows that are scored exactly at once.
     """
 
     engine: Engine
@@ -69,6 +80,7 @@ class SearchPlan:
     query_rows: int
     gallery_rows: int
     capacity: int
+    widest: int
     width: int
     exact_rows: int
 
@@ -76,10 +88,12 @@ class SearchPlan:
     def host_bytes(self) -> int:
         """Working memory of the host."""
         item = 2 if self.precision == "bf16" else 4
-        pools = 2 * len(self.devices) * self.query_rows * self.capacity * 24
+        pools = 2 * len(self.devices) * self.query_rows * self.capacity * CANDIDATE_BYTES
         products = len(self.devices) * self.query_rows * self.gallery_rows * item
         blocks = (self.query_rows + len(self.devices) * self.gallery_rows) * self.width * item
-        return pools + products + blocks + 2 * self.exact_rows * self.width * 8
+        exact = (self.query_rows + self.exact_rows) * self.widest * 8
+        pairs = min(PAIRS_AT_ONCE, self.query_rows * self.capacity) * PAIR_BYTES
+        return pools + products + blocks + exact + pairs
 
 
 def plan_search(
@@ -129,13 +143,15 @@ def plan_search(
     width = -(-(sum(dimensions) + 2) // _PADDING) * _PADDING
     item = 4 if precision == "32" else 2
     capacity = 4 * top_k + 256
-    query_rows = _between(1, budget // 2 // (width * item + 2 * capacity * 24), min(num_queries, _MOST_QUERIES))
+    widest = max(dimensions)
+    query_bytes = width * item + widest * 8 + 2 * capacity * CANDIDATE_BYTES * len(devices)
+    query_rows = _between(1, budget // 2 // query_bytes, min(num_queries, _MOST_QUERIES))
     row_bytes = len(devices) * (width * item + query_rows * item)
     gallery_rows = _between(1, budget // 4 // row_bytes, min(num_gallery, _MOST_ROWS))
     if on_gpu:
         most = min(device_bytes(device) for device in devices) // 2 // (width * item + query_rows * 12)
         gallery_rows = _between(1, most, min(num_gallery, _MOST_ROWS_GPU))
-    exact_rows = _between(1, budget // 8 // (2 * 8 * max(dimensions)), 4096)
+    exact_rows = _between(1, budget // 16 // (8 * widest), min(num_gallery, _MOST_EXACT))
     return SearchPlan(
         engine=engine,
         precision=precision,
@@ -144,6 +160,7 @@ def plan_search(
         query_rows=query_rows,
         gallery_rows=gallery_rows,
         capacity=capacity,
+        widest=widest,
         width=width,
         exact_rows=exact_rows,
     )
