@@ -122,7 +122,7 @@ def main() -> None:
         "mean_distance": float(distances.mean()) if distances.size else None,
         "devices": given.devices,
         "hardware": hardware(),
-        "versions": {name: version(name) for name in ("numpy", "numba", "torch")},
+        "versions": {"numba": version("numba")},
     }
     print(json.dumps(result))  # noqa: T201
 

@@ -40,7 +40,9 @@ def test_k_reciprocal(benchmark, features) -> None:
 
 @pytest.mark.benchmark(group="k-reciprocal re-ranking: 1,000 queries, 3,000 gallery rows")
 def test_baseline_dense_form(benchmark, features) -> None:
-    dense = benchmark.pedantic(dense_form, features, rounds=3)
+    benchmark.pedantic(dense_form, features, rounds=3)
     ids, distances = k_reciprocal(*features)
-    np.testing.assert_allclose(distances, np.take_along_axis(dense, ids, axis=1), atol=1e-5)
-    assert (ids == np.argsort(dense, axis=1, kind="stable")[:, :20]).mean() > 0.999
+    # In single precision a few rows get other neighbours, and with them distances that are off by up to 0.01.
+    dense = dense_form(*features, dtype=np.float64)
+    np.testing.assert_allclose(distances, np.take_along_axis(dense, ids, axis=1), atol=1e-9)
+    assert (ids == np.argsort(dense, axis=1, kind="stable")[:, :20]).all()
