@@ -13,7 +13,7 @@ from harness.ranking.reciprocal import Ints32, room_ints
 from harness.types import Floats, Ints
 
 _STRIDES = 16
-_ROUNDING = np.float32(2.0**-8.9)  # of a product to bfloat16, and of what is done with it in float32
+_ROUNDING = np.float32(2.0**-7.9)  # bfloat16 has 8 bits: 2^-8 of a product, and what float32 rounds after
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -68,6 +68,15 @@ def test_near_rows_that_stand_in_one_stride_are_all_found() -> None:
     assert set(neighbours_of_few([rows], [1.0], np.zeros(1600), 16, 1).ids[7]) == set(range(7, 1600, 100))
 
 
+def test_products_that_bfloat16_rounds_by_half_a_step() -> None:
+    # Row 0 with itself is 1 + 2^-8, which becomes 1; with row 1 it is 1 + 1.5 * 2^-8, which becomes 1 + 2^-7. What is
+    # added leaves the first the larger one: 1.0039 and 1.0029. Once no more than 2^-8.9 was allowed for.
+    rows = np.array([[1, 0.0625], [1, 0.09375]], np.float32)
+    added = np.array([0.0, -0.003])
+    assert_exact([rows], [1.0], added, 1)
+    assert neighbours_of_few([rows], [1.0], added, 1, 1).ids[0] == 0
+
+
 def test_what_is_few(monkeypatch) -> None:
     monkeypatch.setattr("harness.ranking.search_plan.has_bf16_units", lambda: True)
     assert is_few([np.zeros((MOST_ROWS, 4), np.float16)])
