@@ -18,8 +18,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -93,6 +93,11 @@ class Artifact:
         """What the stage said of its result: counts, seconds, hardware."""
         facts: Mapping[str, Any] = self.manifest["facts"]
         return facts
+
+    @property
+    def seconds(self) -> float:
+        """That making it took."""
+        return float(self.manifest["seconds"])
 
     def path(self, name: str) -> Path:
         """A file of the result, after comparing it with the manifest.
@@ -249,23 +254,7 @@ class Draft:
 
     def _write_all(self, names: Sequence[str], write: Callable[[Sequence[Path]], None]) -> list[Path]:
         paths = [self.folder / name for name in names]
-        parts = [path.with_name(path.name + ".part") for path in paths]
-        try:
-            write(parts)
-            for part in parts:
-                with part.open("rb+") as file:
-                    os.fsync(file.fileno())
-        except OSError as error:
-            for part in parts:
-                part.unlink(missing_ok=True)
-            if error.errno not in _NO_ROOM:
-                raise
-            raise InputError(
-                f"{paths[0]}: cannot be written, there is no room ({os.strerror(error.errno)}); "
-                "make room and run again: what is finished is kept"
-            ) from error
-        for part, path in zip(parts, paths, strict=True):
-            os.replace(part, path)
+        write_whole(paths, write)
         return paths
 
     def shard(self, index: int, suffix: str, write: Callable[[Path], None]) -> Path:
@@ -320,6 +309,49 @@ class Draft:
         self.write(MANIFEST, lambda part: _write_text(part, text))
 
 
+def write_whole(paths: Sequence[Path], write: Callable[[Sequence[Path]], None]) -> None:
+    """Let ``write`` fill temporary files, then give them their names: all are whole, or as they were.
+
+    Args:
+        paths: of the files.
+        write: is given as many temporary paths in the same folders.
+
+    Raises:
+        InputError: the disk is full; nothing is left behind.
+    """
+    parts = [path.with_name(path.name + ".part") for path in paths]
+    with named_when_full(paths[0]):
+        try:
+            write(parts)
+            for part in parts:
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+        except OSError:
+            for part in parts:
+                part.unlink(missing_ok=True)
+            raise
+    for part, path in zip(parts, paths, strict=True):
+        os.replace(part, path)
+
+
+@contextmanager
+def named_when_full(path: Path) -> Iterator[None]:
+    """Name the file that is being written where the disk is full.
+
+    Raises:
+        InputError: instead of the system's error, which often names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise InputError(
+            f"{path}: cannot be written, there is no room ({os.strerror(error.errno)}); "
+            "make room and run again: what is finished is kept"
+        ) from error
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 (hexadecimal) of a file's bytes."""
     with path.open("rb") as file:
@@ -351,14 +383,18 @@ def read_detections(path: Path) -> Detections:
         column = {name: table[name].to_numpy() for name in ("image_id", *_BOX_COLUMNS, "score", "category_id")}
         boxes = np.stack([column[name] for name in _BOX_COLUMNS], axis=1)
         return Detections(column["image_id"], boxes, column["score"], column["category_id"])
-    except (pa.ArrowException, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # what cannot be unpacked is an OSError
         raise ArtifactError(f"{path}: is not a file of boxes ({error}); {_remedy(path.parent)}") from error
 
 
 def write_array(path: Path, rows: NDArray[Any]) -> None:
     """An array as ``.npy``."""
-    with path.open("wb") as file:  # np.save would append its own ending to the temporary name
-        np.save(file, rows, allow_pickle=False)
+    whole = np.asarray(rows, order="C")
+    # np.save would append its own ending to the temporary name, and tell of a full disk without its number.
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
+        if whole.size:
+            file.write(whole.data)
 
 
 def join_arrays(path: Path, parts: Sequence[Path], shape: tuple[int, int]) -> None:

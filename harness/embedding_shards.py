@@ -14,6 +14,7 @@ import numpy as np
 
 from harness import shards
 from harness.artifacts import Draft, join_arrays, write_array
+from harness.preflight import Needs, Room, gigabytes, require
 from harness.progress import Reporter
 from harness.sharing import Task, share_out
 from harness.training.fitting import write_progress
@@ -37,6 +38,18 @@ class RetrieverToRun:
     folder: Path | None
     settings: EmbeddingSettings
     identity: str
+
+    @property
+    def dimensions(self) -> int:
+        """Of an embedding; the model is not loaded.
+
+        Raises:
+            InputError: the folder has no finished model.
+        """
+        from harness.retrieval.histogram import ColourHistogram
+        from harness.retrieval.loading import dimensions_of
+
+        return ColourHistogram().dimensions if self.folder is None else dimensions_of(self.folder)
 
     def load(self, device: str | None = None) -> Embedder:
         """The model, ready to embed.
@@ -100,6 +113,8 @@ def embed_in_shards(
         missing = [name for name, draft in drafts.items() if not shards.has_shard(draft, index, names[name][index])]
         if missing:
             left.append(BoxShare(index, part, {name: names[name][index] for name in missing}))
+    dimensions = {name: models[name].dimensions for name in drafts}
+    require(embedding_needs(drafts, dimensions, len(boxes), left, resources.num_devices))
     common: dict[str, Any] = {"drafts": drafts, "models": {name: models[name] for name in drafts}}
     common |= {"split": replace(split, items=None), "batch_size": resources.num_crops}
     task = Task(embed_shares, common, left, resources.num_devices, resources.num_threads)
@@ -107,11 +122,71 @@ def embed_in_shards(
     facts = {}
     for name, draft in drafts.items():
         paths = [draft.shard_path(index, names[name][index]) for index in range(len(parts))]
-        dimensions = np.load(paths[0], mmap_mode="r").shape[1] if paths else models[name].load("cpu").dimensions
-        draft.write("vectors.npy", partial(join_arrays, parts=paths, shape=(len(boxes), dimensions)))
+        draft.write("vectors.npy", partial(join_arrays, parts=paths, shape=(len(boxes), dimensions[name])))
         draft.drop_shards()
-        facts[name] = {"rows": len(boxes), "dimensions": dimensions}
+        facts[name] = {"rows": len(boxes), "dimensions": dimensions[name]}
     return facts
+
+
+_VALUE_BYTES = 2
+"""Of float16."""
+
+
+def embedding_needs(
+    drafts: Mapping[str, Draft],
+    dimensions: Mapping[str, int],
+    num_boxes: int,
+    left: Sequence[BoxShare],
+    num_devices: int,
+) -> Needs:
+    """What embedding will take: the shards that are missing, and one model's once more while its shards are joined.
+
+    Args:
+        drafts: model -> where to.
+        dimensions: of each.
+        num_boxes: N.
+        left: shards that are to be made.
+        num_devices: processes of this machine, each of which holds a shard.
+    """
+    missing = sum(len(one.boxes) * dimensions[name] for one in left for name in one.missing)
+    widest = max(dimensions.values(), default=0)
+    held = max((len(one.boxes) * sum(dimensions[name] for name in one.missing) for one in left), default=0)
+    return Needs(
+        f"embed {','.join(drafts)}",
+        memory_bytes=_VALUE_BYTES * held * min(num_devices, max(1, len(left))),
+        disk_bytes=_VALUE_BYTES * (missing + num_boxes * widest),
+        where=next((draft.folder.parent for draft in drafts.values()), None),
+        hints=partial(embedding_hints, dimensions, num_boxes),
+    )
+
+
+def embedding_bytes(dimensions: Mapping[str, int], num_boxes: int) -> int:
+    """Bytes of disk that the embeddings of these models take when none is there, while the last is joined."""
+    return _VALUE_BYTES * num_boxes * (sum(dimensions.values()) + max(dimensions.values(), default=0))
+
+
+def embedding_hints(dimensions: Mapping[str, int], num_boxes: int, room: Room) -> list[str]:
+    """What would fit on the disk: fewer models, or fewer boxes.
+
+    Embedding the same models one after the other would not: what is embedded stays.
+    """
+    free, names = room.disk_bytes, list(dimensions)
+    hints = []
+    if free is not None and embedding_bytes(dimensions, num_boxes) > free:
+        fitting = [
+            count
+            for count in range(1, len(names))
+            if embedding_bytes({name: dimensions[name] for name in names[:count]}, num_boxes) <= free
+        ]
+        if fitting:
+            some = {name: dimensions[name] for name in names[: fitting[-1]]}
+            size = gigabytes(embedding_bytes(some, num_boxes))
+            hints.append(f"{len(some)} of the {len(names)} models ({','.join(some)}), {size}")
+        budget = free // max(1, embedding_bytes(dimensions, 1)) // 1000
+        if budget:
+            size = gigabytes(embedding_bytes(dimensions, 1000 * budget))
+            hints.append(f"a budget of {budget}k boxes (BOXES@{budget}k), {size}")
+    return [*hints, "--work on another disk"]
 
 
 def embed_shares(

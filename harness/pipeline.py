@@ -15,28 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.artifacts import Draft, Recipe, write_detections, write_json
+from harness.artifacts import Draft, Recipe, write_json
+from harness.box_stages import BoxSet, BoxStages, digest
 from harness.embedding_shards import RetrieverToRun, embed_in_shards
-from harness.progress import Reporter, silent
 from harness.ranking.rows import FeatureRows, choose
 from harness.ranking.search import SearchOptions
-from harness.ranking_stages import Asking, Features, RankingStages, note
-from harness.shards import DetectorToRun, Resources, detect_in_shards, in_order
-from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, PAPER_MODELS, BoxSource, Ensemble, parse, parse_boxes
+from harness.ranking_stages import Asking, Features, RankingStages
+from harness.spec import GROUND_TRUTH, PAPER_MODELS, BoxSource, Ensemble, parse
 from harness.steps import RERANK
-from harness.timing import StageTime, Stopwatch
-from harness.types import Detections, Embeddings, InputError, Ints, Ranking, Score, Split
+from harness.timing import StageTime
+from harness.types import Embeddings, InputError, Ints, Ranking, Score, Split
 from harness.workplace import ModelCard, ModelKind, Workplace
 from submissions.writer import DECIMALS, rows_from_ranking, write_submission
 
 if TYPE_CHECKING:
-    from harness.detection.fusion import FusionSettings
-    from harness.detection.inference_settings import InferenceSettings
     from harness.retrieval.embedding_settings import EmbeddingSettings
     from harness.retrieval.entered import RowsFound
 
-DETECT_VERSION = 2
-FUSE_VERSION = 1
 EMBED_VERSION = 1
 SUBMISSION_VERSION = 1
 TRUTH_VERSION = 2
@@ -47,15 +42,6 @@ FIT_PHOTOS = 40_000
 HISTOGRAM = "histogram"
 """The untrained colour histogram, as a model of the ensemble language: how hard is a data set without learning?"""
 HISTOGRAM_VERSION = 1
-
-
-@dataclass(frozen=True, eq=False)
-class BoxSet:
-    """Boxes of a split by ascending image id, best score first, and what they are addressed by."""
-
-    detections: Detections
-    address: str
-    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,19 +76,12 @@ class Scored:
         return len(self.ranking.query_rows) == self.num_consumer_boxes
 
 
-class Pipeline:
+class Pipeline(BoxStages):
     """The stages over one split of one data set in one working folder.
 
     Args:
-        work: where models and results are.
-        split: the photos.
-        image_ids: the photos to use; None for all of the split.
-        report: where progress is shown.
-        stopwatch: collects the stages' times.
-        inference: detector -> how it looks at photos, instead of what was kept in the working folder.
-        fusions: fusion -> how its boxes are fused, instead of what was kept in the working folder.
+        work, split, **of_boxes: see `BoxStages`.
         looks: retriever -> how it looks at crops, instead of what was kept in the working folder.
-        resources: what detection and embedding may use.
         search_options: what searches may use.
     """
 
@@ -111,148 +90,14 @@ class Pipeline:
         work: Workplace,
         split: Split,
         *,
-        image_ids: Ints | None = None,
-        report: Reporter = silent,
-        stopwatch: Stopwatch | None = None,
-        inference: Mapping[str, InferenceSettings] | None = None,
-        fusions: Mapping[str, FusionSettings] | None = None,
         looks: Mapping[str, EmbeddingSettings] | None = None,
-        resources: Resources | None = None,
         search_options: SearchOptions | None = None,
+        **of_boxes: Any,
     ) -> None:
-        self.work = work
-        self.store = work.store
-        self.split = split
-        self.image_ids = split.photos.image_ids if image_ids is None else np.sort(image_ids)
-        self.report = report
-        self.stopwatch = stopwatch or Stopwatch()
-        self.inference = inference or {}
-        self.fusions = fusions or {}
+        super().__init__(work, split, **of_boxes)
         self.looks = looks or {}
-        self._entered: dict[tuple[str, str], RowsFound] = {}
-        self.resources = resources or Resources()
         self.search_options = search_options or SearchOptions()
-
-    # --- boxes ---------------------------------------------------------------------------------
-
-    def boxes(self, source: BoxSource) -> BoxSet:
-        """The boxes that an ensemble's box source stands for, detected and fused as far as missing."""
-        if source.name == GROUND_TRUTH:
-            return self._ground_truth()
-        found = self.detections(source.name) if source.fused is None else self.fused(source)
-        if source.budget is None or source.budget >= len(found.detections):
-            return found
-        from harness.detection.budgets import keep_best
-
-        kept = keep_best(found.detections, source.budget, source.per_category)
-        parts = (found.address, source.budget, *(["category"] if source.per_category else []))
-        return BoxSet(in_order(kept), _digest(*parts), str(source))
-
-    def detections(self, name: str) -> BoxSet:
-        """One detector's boxes."""
-        return self.detections_of([name])[name]
-
-    def detections_of(self, names: Sequence[str]) -> dict[str, BoxSet]:
-        """The boxes of every named detector; the missing ones in one pass over the photos."""
-        cards = {name: self.work.model_card("detector", name) for name in names}
-        recipes, missing = {}, {}
-        for name, card in cards.items():
-            settings = self.inference_settings(name)
-            inputs, checkpoints = {"data": self.data_address}, {card.name: card.identity}
-            recipes[name] = Recipe("detect", DETECT_VERSION, settings.changes, inputs, checkpoints)
-            identity = _digest(DETECT_VERSION, sorted(settings.changes.items()), card.identity)
-            missing[name] = DetectorToRun(card.folder, settings, identity)
-
-        def make(drafts: Mapping[str, Draft]) -> dict[str, dict[str, Any]]:
-            return detect_in_shards(drafts, missing, self.split, self.image_ids, self.report, self.resources)
-
-        together = Stopwatch()
-        with together.stage("detect") as clock:
-            artifacts, made = self.store.get_many(recipes, make)
-        for name, artifact in artifacts.items():
-            stage = StageTime(f"detect {name}", clock.seconds / len(artifacts), unit="photos")
-            note(stage, [artifact], name in made, len(self.image_ids))
-            self.stopwatch.stages.append(stage)
-        return {name: BoxSet(one.detections(), one.address, name) for name, one in artifacts.items()}
-
-    def inference_settings(self, name: str) -> InferenceSettings:
-        """How a detector looks at photos: as this pipeline was told, as was kept in the working folder, or plainly.
-
-        Raises:
-            InputError: the file of kept settings is damaged.
-        """
-        from harness.detection.inference_settings import InferenceSettings
-
-        if name in self.inference:
-            return self.inference[name]
-        try:
-            return InferenceSettings(**self.work.kept_inference().get(name, {}))
-        except ValueError as error:
-            raise self.work.damaged_inference(f"{name}: {error}") from error
-
-    def fused(self, source: BoxSource) -> BoxSet:
-        """The fused boxes of several detectors, ``WBF_n`` or ``WBF(detectors)``."""
-        from harness.detection.fusion import fuse
-
-        parts = list(self.detections_of(source.detectors).values())
-        chosen = self.fusion_settings(source)
-        recipe = Recipe(
-            "fuse",
-            FUSE_VERSION,
-            {"settings": chosen.model_dump(mode="json")},
-            {f"detector {index}": part.address for index, part in enumerate(parts)} | {"data": self.data_address},
-        )
-
-        def make(draft: Draft) -> dict[str, Any]:
-            fused = in_order(fuse([part.detections for part in parts], self.photo_sizes(), chosen))
-            draft.write("boxes.parquet", partial(write_detections, detections=fused))
-            return {"boxes": len(fused)}
-
-        with self.stopwatch.stage(f"fuse {source.name}", "photos") as clock:
-            artifact, made = self.store.get(recipe, make)
-            note(clock, [artifact], made, len(self.image_ids))
-        return BoxSet(artifact.detections(), artifact.address, source.name)
-
-    def fusion_settings(self, source: BoxSource) -> FusionSettings:
-        """How a fusion's boxes are fused: as this pipeline was told, as was kept in the working folder, or plainly.
-
-        Raises:
-            InputError: the file of kept settings is damaged, or they were fitted for a detector that was trained anew.
-        """
-        from harness.detection.fusion import FusionSettings
-
-        if source.name in self.fusions:
-            return self.fusions[source.name]
-        entry = self.work.fitted_fusion(source.name)
-        for name, identity in ({} if entry is None else entry.get("detectors", {})).items():
-            if self.work.model_card("detector", name).identity != identity:
-                raise InputError(
-                    f"{self.work.fusion}: the settings of {source.name} were fitted for another {name} than is "
-                    "trained here now; fit them again: run.py tune fusion, or go without: run.py detect "
-                    f"'{source.name}' --data DIR --fusion defaults --keep"
-                )
-        try:
-            return FusionSettings() if entry is None else FusionSettings(**entry["settings"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise self.work.damaged_fusion(error) from error
-
-    def photo_sizes(self) -> dict[int, tuple[int, int]]:
-        """(width, height) in pixels of every photo, by image id."""
-        from harness.data.photos import photo_size
-
-        return {int(image_id): photo_size(self.split.photo_path(int(image_id))) for image_id in self.image_ids}
-
-    def _ground_truth(self) -> BoxSet:
-        if self.split.items is None:
-            raise InputError(f"{self.split.root / self.split.name}: has no annotations, so there are no GT boxes")
-        rows = np.isin(self.split.items.image_ids, self.image_ids)
-        boxes = in_order(self.split.items.as_detections().take(rows))
-        return BoxSet(boxes, _digest(GROUND_TRUTH, self.data_address), GROUND_TRUTH)
-
-    @property
-    def data_address(self) -> str:
-        """SHA-256 of the photos that the stages work on: the split's fingerprint and the image ids."""
-        return _digest(self.split.fingerprint, hashlib.sha256(self.image_ids.tobytes()).hexdigest())
+        self._entered: dict[tuple[str, str], RowsFound] = {}
 
     # --- embeddings ----------------------------------------------------------------------------
 
@@ -270,12 +115,15 @@ class Pipeline:
 
         with self.stopwatch.stage(f"embed {','.join(names)}", "crops") as clock:
             artifacts, made = self.store.get_many(recipes, make)
-            note(clock, list(artifacts.values()), bool(made), len(boxes.detections) * len(names))
+            clock.note([one.seconds for one in artifacts.values()], bool(made), len(boxes.detections) * len(names))
         embedded = {name: Embeddings(name, artifacts[name].array("vectors.npy")) for name in names}
         for name, features in embedded.items():
             if len(features) != len(boxes.detections):
-                where = artifacts[name].folder / "vectors.npy"
-                raise InputError(f"{where}: has {len(features)} rows, the box set {len(boxes.detections)}")
+                folder = artifacts[name].folder
+                raise InputError(
+                    f"{folder / 'vectors.npy'}: has {len(features):,} rows, the box set {len(boxes.detections):,}; "
+                    f"remove the folder {folder} and run again, it will be made anew"
+                )
         return embedded, {name: artifact.address for name, artifact in artifacts.items()}
 
     def embed_recipe(self, card: ModelCard, boxes: BoxSet) -> Recipe:
@@ -313,7 +161,7 @@ class Pipeline:
                 "be embedded; name models that are trained here"
             )
         parts = (EMBED_VERSION, sorted(settings.changes.items()), card.identity)
-        identity = _digest(*parts) if settings.changes else card.identity  # as it was before there were any
+        identity = digest(*parts) if settings.changes else card.identity  # as it was before there were any
         return RetrieverToRun(None if name == HISTOGRAM else card.folder, settings, identity)
 
     def embedding_settings(self, name: str) -> EmbeddingSettings:
@@ -341,13 +189,6 @@ class Pipeline:
         """A spec that may name the paper's models and detectors, the histogram, and whatever is trained here."""
         models = dict.fromkeys((*PAPER_MODELS, *self.work.trained("retriever"), HISTOGRAM))
         return parse(spec, models=tuple(models), detectors=self._detectors())
-
-    def _detectors(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*PAPER_DETECTORS, *self.work.trained("detector"))))
-
-    def parse_boxes(self, text: str) -> BoxSource:
-        """A box source by itself, such as ``WBF_5@126k`` or a detector's name."""
-        return parse_boxes(text, detectors=self._detectors())
 
     # --- search, challenge JSON, score ---------------------------------------------------------
 
@@ -378,8 +219,8 @@ class Pipeline:
             weights=weights,
             queries=[choose(features[name].vectors_ND, query_rows) for name in names],
             gallery=[choose(found[name].vectors_ND, gallery_rows) for name in names],
-            query_address=_digest("rows", *(addresses[name] for name in names), _sha256(query_rows)),
-            gallery_address=_digest("rows", *(others[name] for name in names), _sha256(gallery_rows)),
+            query_address=digest("rows", *(addresses[name] for name in names), _sha256(query_rows)),
+            gallery_address=digest("rows", *(others[name] for name in names), _sha256(gallery_rows)),
             training=partial(self._training_features, names),
         )
         categories = boxes.detections.category_ids[query_rows], searched.detections.category_ids[gallery_rows]
@@ -410,6 +251,12 @@ class Pipeline:
 
     def _training_features(self, names: Sequence[str]) -> tuple[Sequence[FeatureRows], str]:
         """The same models on the annotated boxes of training photos, what projections are fitted on."""
+        training = self.of_training_photos()
+        features, addresses = training.embeddings(names, training.boxes(BoxSource(GROUND_TRUTH)))
+        return [features[name].vectors_ND for name in names], digest(*(addresses[name] for name in names))
+
+    def of_training_photos(self) -> Pipeline:
+        """The same stages over the training photos that projections are fitted on."""
         from harness.data.deepfashion2 import read_split
 
         split = read_split(self.split.root, "train")
@@ -417,9 +264,7 @@ class Pipeline:
         if len(image_ids) > FIT_PHOTOS:
             image_ids = np.random.default_rng(0).choice(image_ids, FIT_PHOTOS, replace=False)
         kept: dict[str, Any] = {"looks": self.looks, "resources": self.resources}
-        training = Pipeline(self.work, split, image_ids=image_ids, report=self.report, stopwatch=self.stopwatch, **kept)
-        features, addresses = training.embeddings(names, training.boxes(BoxSource(GROUND_TRUTH)))
-        return [features[name].vectors_ND for name in names], _digest(*(addresses[name] for name in names))
+        return Pipeline(self.work, split, image_ids=image_ids, report=self.report, stopwatch=self.stopwatch, **kept)
 
     def submission(
         self, boxes: BoxSet, ranking: Ranking, search_address: str, decimals: int = DECIMALS
@@ -437,7 +282,7 @@ class Pipeline:
 
         with self.stopwatch.stage("write JSON", "rows") as clock:
             artifact, made = self.store.get(recipe, make)
-            note(clock, [artifact], made, len(ranking.query_rows))
+            clock.note([artifact.seconds], made, len(ranking.query_rows))
         return artifact.path("results.json"), artifact.address
 
     def truth(self) -> tuple[Path, Path]:
@@ -510,10 +355,6 @@ class Pipeline:
             tuple(self.stopwatch.stages[before:]),
             int(self.split.photos.consumer_mask(boxes.detections.image_ids).sum()),
         )
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
 def _sha256(rows: Ints) -> str:

@@ -19,7 +19,7 @@ from harness.progress import Reporter
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search import SearchOptions, nearest
 from harness.steps import OF_FEATURES, RERANK, SAME_CATEGORY, Step
-from harness.timing import StageTime, Stopwatch
+from harness.timing import Stopwatch
 from harness.types import GALLERY_LENGTH, Ints
 
 SEARCH_VERSION = 2
@@ -280,14 +280,8 @@ class RankingStages:
     ) -> Artifact:
         with self.stopwatch.stage(name, unit) as clock:
             artifact, made = self.store.get(recipe, make)
-            note(clock, [artifact], made, count)
+            clock.note([artifact.seconds], made, count)
         return artifact
-
-
-def note(clock: StageTime, artifacts: Sequence[Artifact], made: bool, count: int) -> None:
-    """Write down what a stage handled, and what its results cost whenever they were made."""
-    clock.count, clock.from_store = count, not made
-    clock.cost_seconds = sum(float(artifact.manifest["seconds"]) for artifact in artifacts)
 
 
 def _shapes(parts: Sequence[FeatureRows]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -33,6 +33,16 @@ class StageTime:
     unit: str = ""
     from_store: bool = False
     cost_seconds: float | None = None
+
+    def note(self, costs: Sequence[float], made: bool, count: int) -> None:
+        """Write down what the stage handled.
+
+        Args:
+            costs: seconds that making each of its results took, whenever that was.
+            made: whether one was made now.
+            count: things it handled.
+        """
+        self.count, self.from_store, self.cost_seconds = count, not made, sum(costs)
 
     @property
     def per_second(self) -> float | None:

@@ -243,6 +243,10 @@ class Embeddings:
     Attributes:
         model: the retrieval model's name, such as ``m4``.
         vectors_ND: (N, D) float16, each row of length 1; may be a memory map.
+
+    Raises:
+        ValueError: another shape or type.
+        InputError: a row is not of unit length; names the file of a memory map.
     """
 
     model: str
@@ -258,8 +262,17 @@ class Embeddings:
             lengths = np.linalg.norm(self.vectors_ND[start : start + 65536].astype(np.float32), axis=1)
             wrong = ~(np.abs(lengths - 1) < 1e-2)  # half precision keeps the length to about 1e-3; NaN is wrong too
             if wrong.any():
-                row = start + int(np.flatnonzero(wrong)[0])
-                raise ValueError(f"embeddings of {self.model}: row {row} is not of unit length")
+                place = int(np.flatnonzero(wrong)[0])
+                raise self._refused(start + place, float(lengths[place]))
+
+    def _refused(self, row: int, length: float) -> InputError:
+        what = "is zero" if length == 0 else f"is not of unit length ({length:.4g})"
+        told = f"row {row} {what if np.isfinite(length) else 'is not finite'}"
+        file = getattr(self.vectors_ND, "filename", None)  # of a memory map
+        if file is None:
+            return InputError(f"embeddings of {self.model}: {told}")
+        remedy = f"remove the folder {Path(file).parent} and run again, it will be made anew"
+        return InputError(f"{file}: embeddings of {self.model}: {told}; {remedy}")
 
     def __len__(self) -> int:
         return len(self.vectors_ND)

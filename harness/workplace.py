@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from harness.artifacts import Store
 from harness.training.cards import CARD_FILE, image_ids_sha256, write_text
+from harness.training.entries import ENTERED, identities_of
 from harness.types import InputError, Ints
 
 ModelKind = Literal["detector", "retriever"]
@@ -27,7 +28,7 @@ class ModelCard:
         name: as in the ensemble language.
         folder: where ``weights.pt`` and ``card.json`` are.
         identity: SHA-256 over the weights' hash and the recipe: two models of one identity give the same results.
-            Of entered embeddings, over all that was entered.
+            Of what was entered, over all of it.
         weights_sha256: of ``weights.pt``; empty where there is none.
         trained_on: one entry a split that the model saw in training, or that it began with had seen, with at least
             ``split`` and ``fingerprint``.
@@ -35,7 +36,8 @@ class ModelCard:
         summary: scale, steps, seed and data of the training, for people.
         copied_from: one entry a split of whose photos it saw copies in another data set.
         chosen_on: one entry a split whose photos decided which of the training's weights were taken.
-        is_entered: whether there are no weights, but embeddings that were made elsewhere.
+        is_entered: whether there are no weights, but boxes or embeddings that were made elsewhere.
+        entered: of these, fingerprint of a split -> SHA-256 over what was entered for it.
     """
 
     name: str
@@ -48,6 +50,15 @@ class ModelCard:
     chosen_on: tuple[Mapping[str, Any], ...] = ()
     copied_from: tuple[Mapping[str, Any], ...] = ()
     is_entered: bool = False
+    entered: Mapping[str, str] = field(default_factory=dict)
+
+    def has_answers(self, fingerprint: str) -> bool:
+        """Whether there can be results of the model on a split: of an entered one, only where they were entered."""
+        return not self.is_entered or fingerprint in self.entered
+
+    def identity_on(self, fingerprint: str) -> str:
+        """As `identity`; of an entered model over what was entered for this split alone, whatever else there is."""
+        return self.entered.get(fingerprint, self.identity)
 
     def saw(self, fingerprint: str) -> str | None:
         """How the model knows the photos of this fingerprint: ``trained on``, ``trained on copies of``,
@@ -294,7 +305,7 @@ class Workplace:
         path = folder / CARD_FILE
         try:
             card = json.loads(path.read_bytes())
-            is_entered = card.get("kind") == "entered"
+            is_entered = card.get("kind") == ENTERED
             recipe = json.dumps(card["entries" if is_entered else "recipe"], sort_keys=True)
             weights = "" if is_entered else str(card["weights_sha256"])
             return ModelCard(
@@ -304,10 +315,11 @@ class Workplace:
                 weights_sha256=weights,
                 trained_on=(*card["trained_on"], *card.get("init_trained_on", ())),
                 seconds=0.0 if is_entered else float(card["seconds"]),
-                summary=_summary(card),
+                summary=_summary(kind, card),
                 chosen_on=(*card.get("chosen_on", ()), *card.get("init_chosen_on", ())),
                 copied_from=tuple(card.get("copied_from", ())),
                 is_entered=is_entered,
+                entered=identities_of(card["entries"]) if is_entered else {},
             )
         except FileNotFoundError:
             have = ", ".join(self.trained(kind)) or "none"
@@ -353,9 +365,10 @@ def _keep_settings(path: Path, before: Mapping[str, Any], changes: Mapping[str, 
     write_text(path, json.dumps(entries, indent=1) + "\n")
 
 
-def _summary(card: Mapping[str, Any]) -> str:
-    if card.get("kind") == "entered":
-        return f"embeddings made elsewhere, by a model trained on: {card['trained_on_said']}"
+def _summary(kind: ModelKind, card: Mapping[str, Any]) -> str:
+    if card.get("kind") == ENTERED:
+        what = "boxes" if kind == "detector" else "embeddings"
+        return f"{what} made elsewhere, by a model trained on: {card['trained_on_said']}"
     if "summary" in card:
         return str(card["summary"])
     before = card.get("init_trained_on", ())

@@ -7,19 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.box_stages import BoxSet
 from harness.data.deepfashion2 import read_split
 from harness.data.exports import write_coco_results
 from harness.jobs.results import score
 from harness.jobs.step_gains import step_gains
-from harness.pipeline import BoxSet, Pipeline
+from harness.pipeline import Pipeline
 from harness.spec import BoxSource
 from harness.timing import Stopwatch
 from harness.types import Detections
 from harness.workplace import Workplace
 from tests.commands import ok, refused
 
-STEPS = ["", " | qe(3)", " | dba(3,weights=rank) | qe(2,alpha=3)", " | pca(16) | whiten(8)", " | same_category",
-         " | whiten(6,fit=train)", " | rerank(k1=8,k2=3,lambda=0.3)", " | qe(2) | rerank(k1=8) | same_category"]  # fmt: skip
+STEPS = [
+    "",
+    " | qe(3)",
+    " | dba(3,weights=rank) | qe(2,alpha=3)",
+    " | pca(16) | whiten(8)",
+    " | same_category",
+    " | whiten(6,fit=train)",
+    " | rerank(k1=8,k2=3,lambda=0.3)",
+    " | qe(2) | rerank(k1=8) | same_category",
+]
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +207,18 @@ def test_score_tells_the_gain_of_each_step(data: Path, work: Path) -> None:
 
 def test_a_projection_that_has_too_few_rows_is_refused(data: Path, work: Path) -> None:
     assert "5000" in refused("score", "histogram + GT | pca(5000)", "--data", data, "--work", work)
+
+
+def test_weights_that_were_fitted_on_the_split_are_marked(pipeline: Pipeline) -> None:
+    spec = str(pipeline.parse("histogram,m18*0.4 + ATSS"))
+    for fingerprint, says in (("elsewhere", None), (pipeline.split.fingerprint, "weights fitted on validation")):
+        pipeline.work.keep_selection(spec, {"split": "validation", "fingerprint": fingerprint})
+        assert score(pipeline, f"{spec} | qe(2)")[1].contamination == says
+        assert score(pipeline, "histogram,m18*0.5 + ATSS")[1].contamination is None
+    # Models that were chosen with equal weights are what anybody chooses who looks at the board: told, but ranked.
+    pipeline.work.keep_selection(
+        str(pipeline.parse("histogram,m18 + ATSS")), {"fingerprint": pipeline.split.fingerprint}
+    )
+    _, row = score(pipeline, "histogram,m18 + ATSS")
+    assert row.contamination is None
+    assert "models chosen on a half of validation" in row.artifacts

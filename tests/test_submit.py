@@ -33,7 +33,8 @@ def coordinates(path: Path) -> list[float]:
 
 def test_decimals(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rendered boxes are of whole pixels, so they are moved by .123456 of one."""
-    from harness.pipeline import BoxSet, Pipeline
+    from harness.box_stages import BoxSet
+    from harness.pipeline import Pipeline
 
     whole = Pipeline.boxes
 

@@ -58,8 +58,10 @@ def test_a_photo_knows_its_side() -> None:
     "vectors, says",
     [
         (np.ones((2, 4), np.float32), "expected float16"),
-        (np.array([[1, 0], [0, 0]], np.float16), "embeddings of m4: row 1 is not of unit length"),
-        (np.array([[1, 0], [np.nan, 0]], np.float16), "row 1 is not of unit length"),
+        (np.array([[1, 0], [0, 0]], np.float16), "embeddings of m4: row 1 is zero"),
+        (np.array([[1, 0], [0.5, 0]], np.float16), r"embeddings of m4: row 1 is not of unit length \(0.5\)"),
+        (np.array([[1, 0], [np.nan, 0]], np.float16), "row 1 is not finite"),
+        (np.array([[1, 0], [np.inf, 0]], np.float16), "row 1 is not finite"),
     ],
 )
 def test_embeddings_that_cannot_be(vectors, says) -> None:

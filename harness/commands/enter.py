@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from harness.commands.options import (
     split_name,
     workplace,
 )
+
+if TYPE_CHECKING:
+    from harness.training.entries import EnteredModel
 
 enter_app = typer.Typer(help="Enter models that were not trained here into ensembles.", no_args_is_help=True)
 
@@ -60,8 +63,59 @@ def enter_embeddings(
     entry = card.entries[-1]
     what = f"{'RENDERED ' if photos.rendered else ''}{split}"
     show(f"{name}: {entry.num_boxes:,} x {card.dimensions} on {what}, brought to unit length in float16")
+    _show_what_was_said(card)
+
+
+@enter_app.command("detections")
+def enter_detections(
+    name: Annotated[
+        str, typer.Argument(help="What the detector is called in ensembles: a letter, letters and digits.")
+    ],
+    boxes: Annotated[
+        Path,
+        typer.Option(
+            "--boxes", help="COCO results (xywh, categories 1-13, scores in [0, 1]) or a boxes.parquet of the store."
+        ),
+    ],
+    data: Data,
+    work: Work = WORK,
+    split: SplitOption = "validation",
+    saw: Annotated[
+        list[str] | None,
+        typer.Option("--saw", help="A split that it was trained on; its rows are marked. May be given again."),
+    ] = None,
+    hold_out: Annotated[
+        bool, typer.Option("--hold-out", help="With --saw train: it did not see the held-out pairs of it.")
+    ] = False,
+    trained_on: Annotated[
+        str | None, typer.Option("--trained-on", metavar="TEXT", help="What it was trained on, in words.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Enter detections that were made elsewhere; NAME is then a detector: 'm4 + NAME', 'WBF(ATSS,NAME)'.
+
+    Give the command again for another split; for the same one the boxes are replaced. `tune fusion` wants the boxes of
+    the held-out training photos as well (--split train).
+    """
+    from harness.jobs import entering
+
+    photos = read_photos(data, split)
+    seen = [photos if one == split else read_photos(data, split_name(one, "--saw")) for one in saw or []]
+    card = entering.enter_detections(workplace(work), name, boxes, photos, seen, trained_on, hold_out=hold_out)
+    if as_json:
+        emit(card.model_dump(mode="json") | {"rendered": photos.rendered})
+        return
+    entry = card.entries[-1]
+    what = f"{'RENDERED ' if photos.rendered else ''}{split}"
+    show(f"{name}: {entry.num_boxes:,} boxes on {what}; {entry.num_empty:,} of {entry.num_photos:,} photos have none")
+    if entry.num_copies:
+        show(f"left out: {entry.num_copies:,} rows that repeat another one exactly")
+    _show_what_was_said(card)
+
+
+def _show_what_was_said(card: EnteredModel) -> None:
     for one in card.entries[:-1]:
-        show(f"entered before: {one.num_boxes:,} of {one.split} from {one.vectors}")
+        show(f"entered before: {one.num_boxes:,} of {one.split} from {one.boxes}")
     marked = ", ".join(one.split for one in card.trained_on)
     show(f"trained on: {card.trained_on_said}" + (f"; rows on {marked} are ranked apart" if marked else ""))
 

@@ -27,6 +27,7 @@ from harness.commands.options import (
     workplace,
     writable_file,
 )
+from harness.commands.plan import WithPlan, show_plan
 from harness.commands.tables import gains_table, ladder_table
 from harness.types import InputError
 
@@ -68,9 +69,13 @@ def score(
             "the score is the same, and evaluate can look into the file.",
         ),
     ] = False,
+    with_plan: WithPlan = False,
     as_json: Json = False,
 ) -> None:
     """Run what is missing, score by the official protocol, add a leaderboard row."""
+    if with_plan:
+        show_plan(work, data, split, spec, every_box=every_box, as_json=as_json)
+        return
     from harness.jobs import oracles, results
     from harness.jobs.step_gains import step_gains
     from harness.progress import bars
@@ -109,7 +114,8 @@ def score(
     show(*(f"Acc@{k:<3} {accuracy:.6f}" for k, accuracy in accuracies.items()))
     show(f"95 % interval of Acc@10 {low:.4f} to {high:.4f}; row {row.id[:12]} of {workplace(work).board}")
     if gains:
-        show("", f"Step by step{', RENDERED data' if row.rendered else ''}: each against the one before", "")
+        data_is = ", RENDERED data" if row.rendered else ""
+        show("", f"Step by step{data_is}: each against the one before, p by McNemar's exact test", "")
         show(gains_table(gains))
     if rungs:
         show("", "With more and more of the ground truth, each searched again (a rung may lose)", "")
@@ -137,8 +143,14 @@ def submit(
     decimals: Annotated[
         int, typer.Option("--decimals", min=0, max=9, help="Of box coordinates; scores keep all their digits.")
     ] = 3,
+    with_plan: WithPlan = False,
+    as_json: Json = False,
 ) -> None:
     """Write the challenge JSON of an ensemble."""
+    if with_plan:
+        show_plan(work, data, split, spec, decimals=decimals, as_json=as_json)
+        return
+
     from harness.jobs.results import hand_in
     from harness.progress import bars
 
@@ -153,7 +165,10 @@ def submit(
             decimals,
             lambda warning: typer.echo(f"warning: {warning}", err=True),
         )
-    show(f"wrote {path} ({num_bytes / 1e6:.1f} MB)")
+    if as_json:
+        emit({"file": str(path), "bytes": num_bytes})
+    else:
+        show(f"wrote {path} ({num_bytes / 1e6:.1f} MB)")
 
 
 @app.command()

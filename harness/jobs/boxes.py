@@ -82,16 +82,24 @@ def detect(
     if keep:  # before hours of detection: the settings can be laid over what is kept
         pipeline.work.kept_inference()
         pipeline.work.every_fitted_fusion()
+    cards = {name: pipeline.work.model_card("detector", name) for name in detectors}
+    entered = [name for name, card in cards.items() if card.is_entered]
+    free = [name for name in detectors if name not in entered]
+    if entered and (settings is not None or (keep and not free and fusion is None)):
+        raise InputError(
+            f"{', '.join(entered)}: the boxes were made elsewhere, so nothing can be set of how they are made; set "
+            "what is wanted of the others by themselves and keep it: run.py detect NAME … --keep"
+        )
     if settings is not None or (keep and fusion is None):
-        pipeline.inference = dict(pipeline.inference) | dict.fromkeys(detectors, settings or InferenceSettings())
-    told = {}
-    for name in detectors:
-        card = read(pipeline.work.model_card("detector", name).folder / CARD_FILE, DetectorCard)
+        pipeline.inference = dict(pipeline.inference) | dict.fromkeys(free, settings or InferenceSettings())
+    told = {name: f"made elsewhere, {_entry_in_words(pipeline, name)}" for name in entered}
+    for name in free:
+        card = read(cards[name].folder / CARD_FILE, DetectorCard)
         assert card is not None
         told[name] = pipeline.inference_settings(name).told(card.recipe)
     pipeline.detections_of(detectors)
     if keep:
-        looks = {name: pipeline.inference[name].changes for name in detectors if name in pipeline.inference}
+        looks = {name: pipeline.inference[name].changes for name in free if name in pipeline.inference}
         pipeline.work.keep_inference(looks)
         kept = {name: {"settings": chosen.model_dump(mode="json")} for name, chosen in fusions.items()}
         pipeline.work.keep_fusions(kept)
@@ -112,6 +120,13 @@ def detect(
             )
         )
     return reports
+
+
+def _entry_in_words(pipeline: Pipeline, name: str) -> str:
+    from harness.detection.entered import find_boxes
+
+    entry = find_boxes(pipeline.work.model_folder("detector", name), pipeline.split).entry
+    return f"{entry.num_boxes:,} boxes from {entry.boxes}; {entry.num_empty:,} of {entry.num_photos:,} photos have none"
 
 
 def _check_number(name: str, settings: FusionSettings, num_detectors: int) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.pipeline import FUSE_VERSION, Pipeline
+from harness.box_stages import FUSE_VERSION
+from harness.pipeline import Pipeline
 from harness.spec import DEFAULT_BOXES, PAPER_DETECTORS, BoxSource, Ensemble
 from harness.training.cards import image_ids_sha256
 from harness.training.pairs import annotated, halves
@@ -160,10 +161,19 @@ def _refuse_what_saw_the_photos(pipeline: Pipeline, sources: Sequence[BoxSource]
         cards += [("retriever", pipeline.retriever_card(member.model)) for member in ensemble.members]
     for kind, card in cards:
         if card.saw_any(split.fingerprint, pipeline.image_ids, split.photos.image_ids):
+            if card.is_entered:
+                raise InputError(
+                    f"{card.folder}: {card.name} was made elsewhere, by a model that saw the photos that fusion would "
+                    f"be fitted on; enter one under another name that did not{_held_out(hold_out)}"
+                )
             raise InputError(
                 f"{card.folder}: {card.name} may have been trained on the photos that fusion would be fitted on; "
                 f"train it without them: run.py train {kind} {card.name}{hold_out} --force"
             )
+
+
+def _held_out(hold_out: str) -> str:
+    return f" (if that is so of the held-out pairs, say it with --saw train{hold_out})" if hold_out else ""
 
 
 def _objectives(
@@ -226,7 +236,10 @@ def _fit(
             "fingerprint": pipeline.split.fingerprint,
             "image_ids_sha256": image_ids_sha256(image_ids),
         },
-        detectors={name: pipeline.work.model_card("detector", name).identity for name in source.detectors},
+        detectors={
+            name: pipeline.work.model_card("detector", name).identity_on(pipeline.split.fingerprint)
+            for name in source.detectors
+        },
     )
 
 

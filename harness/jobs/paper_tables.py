@@ -32,7 +32,7 @@ def score_missing(pipeline: Pipeline) -> list[str]:
     from leaderboard.store import Board
 
     split, trained = pipeline.split, set(pipeline.work.trained("retriever"))
-    detectors = set(pipeline.work.trained("detector"))
+    detectors = set(_with_boxes(pipeline))
     missing = [f"{name}{_ON_TRUTH}" for name in pipeline.work.trained("retriever")]
     for spec in _PLACES:
         ensemble = parse(spec)
@@ -64,7 +64,7 @@ def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTa
     measured: dict[int, dict[str, dict[str, float | None]]] = {number: {} for number in (2, 3, 5, 6, 7)}
     apart: dict[tuple[int, str], str] = {}
     models = {*pipeline.work.trained("retriever"), HISTOGRAM}
-    trained = pipeline.work.trained("detector")
+    trained = _with_boxes(pipeline)
     titles = dict(zip(PAPER_DETECTORS, _TITLES, strict=True))
     of_paper = [name for name in PAPER_DETECTORS if name in trained]
     for name in (*of_paper, *(name for name in trained if name not in titles)):
@@ -111,6 +111,12 @@ def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTa
 
 _ON_TRUTH = f" + {GROUND_TRUTH}"
 """After a model by itself in a canonical spec: the rows of Table 3."""
+
+
+def _with_boxes(pipeline: Pipeline) -> list[str]:
+    """Detectors that are trained here, and those whose boxes of this split were entered."""
+    cards = [pipeline.work.model_card("detector", name) for name in pipeline.work.trained("detector")]
+    return [card.name for card in cards if card.has_answers(pipeline.split.fingerprint)]
 
 
 def _is_of_today(pipeline: Pipeline, row: Row) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.artifacts import named_when_full, write_whole
 from harness.pipeline import Pipeline, Scored
 from harness.spec import Ensemble
 from harness.types import InputError
@@ -66,6 +68,9 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
     fitted = pipeline.work.fitted_fusion(source.name) if source.fused is not None else None
     if fitted is not None and fitted.get("fitted_on", {}).get("fingerprint") == split.fingerprint:
         reasons.append(f"fusion fitted on {split.name}")
+    chosen_here = _was_chosen_on(pipeline, scored.ensemble)
+    if chosen_here and any(member.weight != 1 for member in scored.ensemble.members):
+        reasons.append(f"weights fitted on {split.name}")
     seconds = {
         # The spec says which models; so that the same stage bears the same name in all rows.
         "embed" if stage.stage.startswith("embed ") else stage.stage: (
@@ -83,6 +88,7 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
         artifacts=(
             *(f"{stage}:{address}" for stage, address in scored.artifacts.items()),
             *(f"{card.name} is {card.summary}" for card in scored.members if card.summary),
+            *([f"models chosen on a half of {split.name}"] if chosen_here else []),
         ),
         code_version=code_version(),
         hardware=hardware(),
@@ -91,6 +97,12 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
         contamination="; ".join(reasons) or None,
         hedged=class_hedging(queries.image_ids, queries.boxes_xyxy, queries.category_ids).is_hedged,
     )
+
+
+def _was_chosen_on(pipeline: Pipeline, ensemble: Ensemble) -> bool:
+    """Whether `run.py select` took these models and weights for this split's photos, whatever steps follow."""
+    chosen = pipeline.work.every_selection().get(str(replace(ensemble, steps=())), [])
+    return any(entry.get("fingerprint") == pipeline.split.fingerprint for entry in chosen)
 
 
 def hand_in(
@@ -123,15 +135,22 @@ def hand_in(
     scored = pipeline.run(ensemble, decimals)
     if is_zip(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_submission(out, rows_from_ranking(scored.boxes.detections, scored.ranking), decimals)
+        with named_when_full(out):
+            write_submission(out, rows_from_ranking(scored.boxes.detections, scored.ranking), decimals)
     else:
         copy_whole(scored.submission, out)
     return out, out.stat().st_size
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that the target is whole or as it was."""
+    """Copy a file so that the target is whole or as it was.
+
+    Raises:
+        InputError: the disk is full.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    shutil.copyfile(source, part)
-    part.replace(target)
+
+    def copy(parts: Sequence[Path]) -> None:
+        shutil.copyfile(source, parts[0])
+
+    write_whole([target], copy)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.artifacts import Draft, Recipe, write_array
+from harness.box_stages import BoxSet
 from harness.jobs.selection_costs import budget_of, cost_of
-from harness.pipeline import BoxSet, Pipeline
+from harness.pipeline import Pipeline
 from harness.ranking.rows import FeatureRows, choose
 from harness.spec import Ensemble
 from harness.training.pairs import annotated

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.pipeline import BoxSet, Pipeline
+from harness.box_stages import BoxSet
+from harness.pipeline import Pipeline
 from harness.types import InputError
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 KRYLOV_TOLERANCE = 1e-4
 """The Krylov passes end when one adds less than this share to the variance that the d directions hold."""
 
-KRYLOV_WIDEST = 6
-"""Times d columns of the Krylov basis, at most: 3 to 4 are what it takes on trained features."""
+KRYLOV_LOOSE = 1e-2
+"""The same where the basis has become as wide as it may: a larger gain is refused."""
 
 
 EXACT_SIDE = 2048
@@ -62,12 +62,26 @@ def method_bytes(method: Method, num_rows: int, width: int, wanted: int) -> int:
     result = 12 * width * wanted  # of the projection in double and in single precision
     if method == "krylov":
         # The basis and its image, and one of them again while it grows.
-        columns = min(width, KRYLOV_WIDEST * wanted)
+        columns = krylov_widest(wanted, width)
         return _LEAST_BLOCK + result + 12 * width * columns + 16 * columns * columns
     side = min(num_rows, width)
     # The symmetric matrix, its vectors, and twice as much for LAPACK's divide and conquer.
     held = 2 * num_rows * width if method == "products" else 0
     return _LEAST_BLOCK + result + 32 * side * side + held
+
+
+def krylov_width(num_directions: int) -> int:
+    """Columns of a block: half as many as wanted, so that the subspace grows in small steps, and enough to be fast."""
+    return max(32, -(-num_directions // 2))
+
+
+def krylov_widest(num_directions: int, dimensions: int) -> int:
+    """Columns of the Krylov basis, at most: 3 to 4 times d where variances fall, twice that where they hardly do."""
+    return min(max(8 * num_directions, 640), dimensions)
+
+
+Components = tuple["torch.Tensor", "torch.Tensor", float]
+"""Directions (D, d), the variances (d,) in them, descending, and the variance of all D dimensions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +108,8 @@ class Rows:
         return len(self.parts[0]), sum(part.shape[1] for part in self.parts)
 
 
-def mean_and_variance(rows: Rows) -> tuple[torch.Tensor, float]:
-    """The mean row (D,) float64, and the variance summed over all dimensions.
+def mean_of(rows: Rows) -> torch.Tensor:
+    """The mean row, (D,) float64.
 
     Raises:
         InputError: a row is not finite; the message names it.
@@ -104,22 +118,21 @@ def mean_and_variance(rows: Rows) -> tuple[torch.Tensor, float]:
 
     num_rows, dimensions = rows.shape
     total = torch.zeros(dimensions, dtype=torch.float64, device=rows.device)
-    squares = torch.zeros((), dtype=torch.float64, device=rows.device)
-    size = block_rows(12 * dimensions, rows.memory_bytes)  # 8 of float64, 4 of squares while they are summed
+    size = block_rows(4 * dimensions, rows.memory_bytes)
     for start, block in joined_blocks(rows.parts, rows.weights, size, rows.device, torch.float32):
-        total += block.sum(dim=0, dtype=torch.float64)
-        squares += block.square_().sum(dtype=torch.float64)
-        if not torch.isfinite(squares):
+        total += block.sum(dim=0)
+        if not torch.isfinite(total).all():
             taken = np.arange(start, start + len(block))
-            raise refuse_row([("features", rows.parts, taken)], f"features: rows {start} … overflow float32")
+            raise refuse_row(
+                [("features", rows.parts, taken)],
+                f"features: rows {start} to {taken[-1]} are too large for float32; bring them to length 1",
+            )
         rows.advance(len(block))
-    mean = total / num_rows
-    variance = (float(squares) - num_rows * float(mean.square().sum())) / (num_rows - 1)
-    return mean, max(0.0, variance) if variance > 1e-12 * float(squares) / num_rows else 0.0
+    return total / num_rows
 
 
-def by_covariance(rows: Rows, mean: torch.Tensor, num_directions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Directions (D, d) and variances (d,), descending, from the (D, D) covariance in float64."""
+def by_covariance(rows: Rows, mean: torch.Tensor, num_directions: int) -> Components:
+    """The components from the (D, D) covariance in float64."""
     import torch
 
     num_rows, dimensions = rows.shape
@@ -130,11 +143,12 @@ def by_covariance(rows: Rows, mean: torch.Tensor, num_directions: int) -> tuple[
         covariance.addmm_(block.T, block)
         rows.advance(len(block))
     covariance /= num_rows - 1
+    total = float(covariance.trace())
     variances, directions = torch.linalg.eigh(covariance)
-    return directions.flip(1)[:, :num_directions], variances.flip(0)[:num_directions].clamp_(min=0)
+    return directions.flip(1)[:, :num_directions], variances.flip(0)[:num_directions].clamp_(min=0), total
 
 
-def by_products(rows: Rows, mean: torch.Tensor, num_directions: int) -> tuple[torch.Tensor, torch.Tensor]:
+def by_products(rows: Rows, mean: torch.Tensor, num_directions: int) -> Components:
     """The same from the (N, N) products of centred rows, for fewer rows than dimensions."""
     import torch
 
@@ -143,6 +157,7 @@ def by_products(rows: Rows, mean: torch.Tensor, num_directions: int) -> tuple[to
     for _, columns in _centred_columns(rows, mean):
         products.addmm_(columns, columns.T)
         rows.advance(num_rows * columns.shape[1] // dimensions)
+    total = float(products.trace()) / (num_rows - 1)
     values, vectors = torch.linalg.eigh(products)
     values, vectors = values.flip(0)[:num_directions].clamp_(min=0), vectors.flip(1)[:, :num_directions]
     lengths = values.sqrt()
@@ -151,7 +166,7 @@ def by_products(rows: Rows, mean: torch.Tensor, num_directions: int) -> tuple[to
     directions = torch.empty((dimensions, num_directions), dtype=torch.float64, device=rows.device)
     for first, columns in _centred_columns(rows, mean):
         directions[first : first + columns.shape[1]] = columns.T @ vectors * shares
-    return directions, values / (num_rows - 1)
+    return directions, values / (num_rows - 1), total
 
 
 def _centred_columns(rows: Rows, mean: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
@@ -167,7 +182,7 @@ def _centred_columns(rows: Rows, mean: torch.Tensor) -> Iterator[tuple[int, torc
             first += columns.shape[1]
 
 
-def by_krylov(rows: Rows, mean: torch.Tensor, num_directions: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def by_krylov(rows: Rows, mean: torch.Tensor, num_directions: int, seed: int) -> Components:
     """The same, nearly, for few directions of many dimensions: the best within a block Krylov subspace.
 
     Every pass multiplies one block of directions by the covariance, and the subspace grows by what is new in the
@@ -175,7 +190,7 @@ def by_krylov(rows: Rows, mean: torch.Tensor, num_directions: int, seed: int) ->
     those that the rows have in the directions returned, and no two of these are correlated.
 
     Raises:
-        InputError: the subspace became `KRYLOV_WIDEST` times as wide as wanted, and still gained.
+        InputError: the subspace became as wide as it may, and still gained.
     """
     import torch
 
@@ -183,43 +198,44 @@ def by_krylov(rows: Rows, mean: torch.Tensor, num_directions: int, seed: int) ->
     width = krylov_width(num_directions)
     start = np.random.default_rng(seed).standard_normal((dimensions, width), np.float32)
     block = torch.linalg.qr(torch.from_numpy(start).to(rows.device)).Q
-    product = _times_covariance(rows, mean, block)
+    product, total = _times_covariance(rows, mean, block)
     basis, image, held = block, product, 0.0
     while True:
         small = (basis.T @ image).double()
         variances, mix = torch.linalg.eigh((small + small.T) / 2)
         variances, mix = variances.flip(0)[:num_directions].clamp_(min=0), mix.flip(1)[:, :num_directions]
         before, held = held, float(variances.sum())
-        if basis.shape[1] > num_directions and held - before <= KRYLOV_TOLERANCE * held:
-            return basis @ mix.float(), variances
-        if basis.shape[1] + width > min(KRYLOV_WIDEST * num_directions, dimensions):
+        gain = held - before
+        is_widest = basis.shape[1] + width > krylov_widest(num_directions, dimensions)
+        if is_widest and gain > KRYLOV_LOOSE * held:
             raise InputError(
-                f"the {num_directions} directions in which {num_rows} rows vary most did not settle in "
-                f"{basis.shape[1] // width} passes: very many directions vary about alike; ask for more than an eighth "
-                f"of {min(num_rows, dimensions)}, which are computed exactly"
+                f"the {num_directions} directions in which {num_rows} rows vary most did not settle: the last of "
+                f"{basis.shape[1] // width} passes over them added {gain / held:.1%} to their variance; ask for more "
+                f"than an eighth of {min(num_rows, dimensions)}, which are computed exactly"
             )
+        if is_widest or (basis.shape[1] > num_directions and gain <= KRYLOV_TOLERANCE * held):
+            return basis @ mix.float(), variances, total
         block = product
         for _ in range(2):  # once leaves the rounding errors of large numbers behind
             block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
-        product = _times_covariance(rows, mean, block)
+        product, _ = _times_covariance(rows, mean, block)
         basis, image = torch.cat([basis, block], dim=1), torch.cat([image, product], dim=1)
 
 
-def krylov_width(num_directions: int) -> int:
-    """Columns of a block: half as many as wanted, so that the subspace grows in small steps, and enough to be fast."""
-    return max(32, -(-num_directions // 2))
-
-
-def _times_covariance(rows: Rows, mean: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """(D, b) directions times the covariance, in one pass over the rows."""
+def _times_covariance(rows: Rows, mean: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """(D, b) directions times the covariance, and the variance of all D dimensions, in one pass over the rows."""
     import torch
 
     num_rows, dimensions = rows.shape
     result = torch.zeros_like(directions)
+    total = 0.0
     size = block_rows(4 * dimensions, rows.memory_bytes)
     single = mean.float()
     for _, block in joined_blocks(rows.parts, rows.weights, size, rows.device, torch.float32):
         block -= single
         result.addmm_(block.T, block @ directions)
+        total += float(
+            torch.linalg.vector_norm(block, dim=1).double().square().sum()
+        )  # a row at a time: more float32 drifts
         rows.advance(len(block))
-    return result / (num_rows - 1)
+    return result / (num_rows - 1), total / (num_rows - 1)

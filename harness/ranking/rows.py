@@ -15,7 +15,7 @@ from harness.types import Ints
 
 
 class FeatureRows(Protocol):
-    """What ranking needs of one model's features: an array, a memory map, or `ChosenRows` of one."""
+    """What ranking needs of one model's features: an array, a memory map, `ChosenRows` of one, or `JoinedRows`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,6 +65,52 @@ class ChosenRows:
         return found
 
 
+class JoinedRows:
+    """The rows of two sets of features below one another, copied only when they are read.
+
+    Args:
+        upper: (M, D), its rows come first.
+        lower: (N - M, D).
+    """
+
+    def __init__(self, upper: FeatureRows, lower: FeatureRows) -> None:
+        self.upper = upper
+        self.lower = lower
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+        return len(self), *self.upper.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """One that holds the numbers of both."""
+        return np.result_type(self.upper.dtype, self.lower.dtype)
+
+    def __len__(self) -> int:
+        return len(self.upper) + len(self.lower)
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        border = len(self.upper)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1 and stop <= border:
+                return self.upper[start:stop]
+            if step == 1 and start >= border:
+                return self.lower[start - border : stop - border]
+            if step == 1:
+                return np.concatenate([self.upper[start:border], self.lower[: stop - border]])
+            rows = np.arange(start, stop, step)
+        wanted = np.asarray(rows)
+        if wanted.dtype == np.bool_:
+            wanted = np.flatnonzero(wanted)
+        found = np.empty((*wanted.shape, *self.shape[1:]), self.dtype)
+        is_upper = wanted < border
+        found[is_upper] = self.upper[wanted[is_upper]]
+        found[~is_upper] = self.lower[wanted[~is_upper] - border]
+        return found
+
+
 def choose(array: NDArray[Any], rows: Ints) -> FeatureRows:
     """Rows of an array or memory map without a copy: a view where they follow one another, else `ChosenRows`."""
     rows = np.asarray(rows, np.int64)
@@ -83,6 +129,9 @@ def place(part: FeatureRows, row: int, name: str) -> str:
         name: what the features are called where they are no file's.
     """
     array = part
+    if isinstance(part, JoinedRows):
+        is_upper = row < len(part.upper)
+        return place(part.upper if is_upper else part.lower, row if is_upper else row - len(part.upper), name)
     if isinstance(part, ChosenRows):
         array, row = part.array, int(part.rows[row])  # type: ignore[assignment]
     base = array

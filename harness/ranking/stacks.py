@@ -95,18 +95,21 @@ def joined_blocks(
         dtype: of the blocks.
 
     Yields:
-        The first row of a block, and the block (n, D), which may be written to.
+        The first row of a block, and the block (n, D). It may be written to, and is overwritten by the next.
     """
     import torch
 
     widths = [part.shape[1] for part in parts]
+    dtypes = {torch.float32: np.float32, torch.float64: np.float64}
+    # Made once: to get fresh memory from the system takes several times as long as to fill it.
+    host = np.empty((min(num_rows, len(parts[0])), sum(widths)), dtypes[dtype])
+    columns = np.split(host, np.cumsum(widths)[:-1], axis=1)
     for start in range(0, len(parts[0]), num_rows):
         stop = min(start + num_rows, len(parts[0]))
-        block = torch.empty((stop - start, sum(widths)), dtype=dtype, device=device)
-        for part, weight, columns in zip(parts, weights, torch.split(block, widths, dim=1), strict=True):
-            columns.copy_(torch.from_numpy(np.array(part[start:stop])))
-            columns.mul_(float(np.sqrt(weight)))
-        yield start, block
+        for part, weight, space in zip(parts, weights, columns, strict=True):
+            with np.errstate(over="ignore"):  # what overflows is found where sums are looked at
+                np.multiply(part[start:stop], host.dtype.type(weight**0.5), out=space[: stop - start], dtype=host.dtype)
+        yield start, torch.from_numpy(host[: stop - start]).to(device)
 
 
 def refuse_row(stacks: Sequence[tuple[str, Sequence[FeatureRows], Any]], otherwise: str) -> InputError:

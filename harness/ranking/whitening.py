@@ -46,7 +46,11 @@ SHRINKAGE = 1e-2
 """Share of the mean variance in every component's variance before whitening divides by its root."""
 
 _VANISHING = 1e-6  # of the largest variance: below it lies the rounding of float16 features
+_EQUAL = 1e-12  # of the mean's squared length: half a rounding error of float32 a number
 _FORMAT = 1
+
+_DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile)
+"""What reading a damaged ``.npz`` raises, depending on where the damage is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +104,7 @@ class Projection:
             scalars = {"explained": float, "num_samples": int, "whitens": bool}
             found = cls(**held | {name: kind(held[name]) for name, kind in scalars.items()})
             found._check()
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise InputError(f"{path}: is not a whole projection ({error}); remove it and fit it again") from error
         return found
 
@@ -255,14 +259,14 @@ def fit_projection(
     advance = _Advance(progress, num_rows * (8 if method == "krylov" else 2))
     rows = principal.Rows(parts, scale, where, room - needed, advance)
     with computing(num_threads):
-        mean, total = principal.mean_and_variance(rows)
-        if total == 0:
-            raise InputError(f"features: all {num_rows} rows are equal, so they have no principal components")
+        mean = principal.mean_of(rows)
         if method == "krylov":
-            directions, variances = principal.by_krylov(rows, mean, wanted, seed)
+            directions, variances, total = principal.by_krylov(rows, mean, wanted, seed)
         else:
             exact = principal.by_covariance if method == "covariance" else principal.by_products
-            directions, variances = exact(rows, mean, wanted)
+            directions, variances, total = exact(rows, mean, wanted)
+        if total <= _EQUAL * float(mean.square().sum()):
+            raise InputError(f"features: all {num_rows} rows are equal, so they have no principal components")
         largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
         directions *= (largest >= 0) * 2 - 1
         if whiten:

@@ -11,18 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from harness.artifacts import Draft, file_sha256, read_detections, write_detections, write_half_rows
-from harness.data.box_files import read_boxes
-from harness.data.photos import photo_size
-from harness.training.cards import CARD_FILE, TrainedOn, read, write
-from harness.types import Bools, Detections, Floats, InputError, Ints, Split
+from harness.data.box_files import read_boxes, refuse_foreign_boxes
+from harness.training.cards import CARD_FILE, TrainedOn, write
+from harness.training.entries import EnteredModel, Entry, read_entered, remove_copies, undamaged
+from harness.types import Detections, Floats, InputError, Ints, Split
 
 NEAR_PX = 0.5
 """How far a corner of an entered box may be from that of the box it stands for: rounding to whole pixels is."""
@@ -30,79 +30,32 @@ NEAR_PX = 0.5
 UNIT = 2e-3
 """float16 rows whose length is this near to 1 stay as they are, bit by bit: their own rounding is no less."""
 
+_WHAT = "embeddings"
 _ROWS = 16_384
 _VERSION = 1
 
 
-class Entry(BaseModel):
+class EmbeddingsEntry(Entry):
     """Embeddings of the boxes of one file.
 
     Attributes:
-        split: whose photos they are of.
-        fingerprint: of the split.
-        num_boxes: M.
         vectors: path of the file that was given.
-        boxes: likewise.
-        identity: SHA-256 over both files.
         vectors_sha256: of the copy of the vectors here.
-        boxes_sha256: of the copy of the boxes here.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    split: str
-    fingerprint: str
-    num_boxes: int = Field(ge=1)
     vectors: str
-    boxes: str
-    identity: str
     vectors_sha256: str
-    boxes_sha256: str
-
-    def path(self, folder: Path, ending: str) -> Path:
-        """Where the copy with this ending is."""
-        return folder / f"{self.identity[:16]}{ending}"
 
 
-class EnteredCard(BaseModel):
+class EnteredCard(EnteredModel):
     """What the folder of entered embeddings says of itself.
 
     Attributes:
-        name: as in the ensemble language.
         dimensions: D.
-        entries: the oldest first.
-        trained_on: splits that, as its maker says, the model saw in training.
-        trained_on_said: what the maker says of its training, in words.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["entered"] = "entered"
-    name: str
     dimensions: int = Field(ge=1)
-    entries: tuple[Entry, ...]
-    trained_on: tuple[TrainedOn, ...] = ()
-    trained_on_said: str = "unknown"
-
-
-_MOST_OUTSIDE_PX = 5.0
-"""A detector's boxes may stick out of their photo by so much."""
-
-
-def _refuse_strangers(boxes: Path, image_ids: Ints, boxes_xyxy: Floats, split: Split) -> None:
-    """Refuse boxes of which a tenth and more are far out of their photos: another convention, or another split."""
-    photos, places = np.unique(image_ids, return_inverse=True)
-    sizes = np.array([photo_size(split.photo_path(image_id)) for image_id in photos.tolist()]).reshape(-1, 2)[places]
-    beyond = np.concatenate([boxes_xyxy[:, 2:] - sizes, -boxes_xyxy[:, :2]], axis=1).max(axis=1, initial=-np.inf)
-    outside: Bools = beyond > _MOST_OUTSIDE_PX
-    if 10 * outside.sum() > len(outside):
-        first = int(np.flatnonzero(outside)[0])
-        corners = ", ".join(f"{side:g}" for side in boxes_xyxy[first])
-        raise InputError(
-            f"{boxes}: {outside.sum():,} of {len(outside):,} boxes stick out of their photos, the first of photo "
-            f"{image_ids[first]} with the corners {corners} in {sizes[first][0]} x {sizes[first][1]} pixels; are they "
-            "of another split, or x1 y1 x2 y2 where COCO results have x y width height?"
-        )
+    entries: tuple[EmbeddingsEntry, ...]
 
 
 def enter(
@@ -136,13 +89,7 @@ def enter(
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         before = read_card(folder) if (folder / CARD_FILE).is_file() else None
         image_ids, boxes_xyxy = read_boxes(boxes)
-        foreign = ~np.isin(image_ids, split.photos.image_ids)
-        if foreign.any():
-            raise InputError(
-                f"{boxes}: {foreign.sum():,} of {len(foreign):,} boxes are of photos that {split.name} does not have, "
-                f"the first of photo {image_ids[foreign][0]}; give the split that they are of"
-            )
-        _refuse_strangers(boxes, image_ids, boxes_xyxy, split)
+        refuse_foreign_boxes(boxes, image_ids, boxes_xyxy, split)
         given = _read_vectors(vectors, len(image_ids), boxes)
         if before is not None and before.dimensions != given.shape[1]:
             raise InputError(
@@ -156,7 +103,7 @@ def enter(
         chunks = _normalised(given)
         stored = draft.write(f"{identity[:16]}.npy", partial(write_half_rows, shape=given.shape, chunks=chunks))
         of = draft.write(f"{identity[:16]}.parquet", partial(write_detections, detections=kept))
-        entry = Entry(
+        entry = EmbeddingsEntry(
             split=split.name,
             fingerprint=split.fingerprint,
             num_boxes=len(image_ids),
@@ -166,21 +113,15 @@ def enter(
             vectors_sha256=file_sha256(stored),
             boxes_sha256=file_sha256(of),
         )
-        said = (before.trained_on_said if before else "unknown") if trained_on is None else trained_on
-        others = [one for one in (before.entries if before else ()) if not _replaces(entry, one)]
-        known = {one.model_dump_json(): one for one in (*(before.trained_on if before else ()), *saw)}
+        old = before.entries if before else ()
         card = EnteredCard(
             name=name,
             dimensions=given.shape[1],
-            entries=(*others, entry),
-            trained_on=tuple(known.values()),
-            trained_on_said=said,
+            entries=(*(one for one in old if not _replaces(entry, one)), entry),
+            **EnteredCard.said(before, saw, trained_on),
         )
         write(folder / CARD_FILE, card)
-        for left in set(before.entries if before else ()) - set(card.entries):
-            if left.identity != identity:
-                left.path(folder, ".npy").unlink(missing_ok=True)
-                left.path(folder, ".parquet").unlink(missing_ok=True)
+        remove_copies(folder, old, card.entries, (".npy", ".parquet"))
         return card
 
 
@@ -190,17 +131,7 @@ def read_card(folder: Path) -> EnteredCard:
     Raises:
         InputError: it is damaged, or that of a model that was trained here.
     """
-    if (folder / "weights.pt").is_file():
-        raise InputError(f"{folder}: is a model with weights of its own; enter embeddings under another name")
-    try:
-        card = read(folder / CARD_FILE, EnteredCard)
-    except InputError as error:
-        raise InputError(
-            f"{folder / CARD_FILE}: is damaged or not that of entered embeddings; remove the folder, then enter "
-            "again: run.py enter embeddings"
-        ) from error
-    assert card is not None
-    return card
+    return read_entered(folder, EnteredCard, _WHAT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +148,7 @@ class RowsFound:
 
     folder: Path
     dimensions: int
-    entries: tuple[Entry, ...]
+    entries: tuple[EmbeddingsEntry, ...]
     which: Ints
     rows: Ints
 
@@ -236,7 +167,7 @@ class RowsFound:
             InputError: a copy in the model's folder is damaged.
         """
         for one in self.entries:
-            _undamaged(one.path(self.folder, ".npy"), one.vectors_sha256)
+            undamaged(one.path(self.folder, ".npy"), one.vectors_sha256, _WHAT)
         shape = (len(self.rows), self.dimensions)
         draft.write("vectors.npy", lambda path: write_half_rows(path, shape, self._chunks()))
         source = [one.model_dump(include={"vectors", "boxes", "identity"}) for one in self.entries]
@@ -270,9 +201,7 @@ def find_rows(folder: Path, split: Split, boxes: Detections, source: str) -> Row
     entries = [one for one in reversed(card.entries) if one.fingerprint == split.fingerprint]
     which, rows = np.full(len(boxes), -1), np.full(len(boxes), -1)
     for place, entry in enumerate(entries):
-        path = entry.path(folder, ".parquet")
-        _undamaged(path, entry.boxes_sha256)
-        there = read_detections(path)
+        there = read_detections(undamaged(entry.path(folder, ".parquet"), entry.boxes_sha256, _WHAT))
         found = nearest_rows(boxes.image_ids, boxes.boxes_xyxy, there.image_ids, there.boxes_xyxy)
         if (found >= 0).all():
             return RowsFound(folder, card.dimensions, (entry,), np.zeros(len(boxes), np.int64), found)
@@ -318,13 +247,8 @@ def nearest_rows(ids_N: Ints, boxes_N4: Floats, ids_M: Ints, boxes_M4: Floats) -
     return found
 
 
-def _replaces(new: Entry, old: Entry) -> bool:
+def _replaces(new: EmbeddingsEntry, old: EmbeddingsEntry) -> bool:
     return (new.fingerprint, new.boxes_sha256) == (old.fingerprint, old.boxes_sha256)
-
-
-def _undamaged(path: Path, told: str) -> None:
-    if not path.is_file() or file_sha256(path) != told:
-        raise InputError(f"{path}: is missing or damaged; enter the embeddings again: run.py enter embeddings")
 
 
 def _read_vectors(path: Path, num_boxes: int, boxes: Path) -> NDArray[Any]:

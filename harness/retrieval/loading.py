@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.retrieval.card import RetrieverCard
-from harness.training.cards import CARD_FILE, WEIGHTS_FILE, read_trained
+from harness.training.cards import CARD_FILE, WEIGHTS_FILE, read, read_trained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,16 +21,31 @@ def read_model_card(model_dir: Path) -> RetrieverCard | EncoderCard:
     Raises:
         InputError: there is no finished model, its card is damaged, or its weights are missing or others.
     """
+    return read_trained(model_dir, _kind_of(model_dir))
+
+
+def dimensions_of(model_dir: Path) -> int:
+    """How many dimensions the embeddings of a model have, by its card alone.
+
+    Raises:
+        InputError: there is no finished model, or its card is damaged.
+    """
+    kind = _kind_of(model_dir)
+    card = read(model_dir / CARD_FILE, kind) or read_trained(model_dir, kind)
+    return card.recipe.output_dim
+
+
+def _kind_of(model_dir: Path) -> type[RetrieverCard] | type[EncoderCard]:
     try:
         told = json.loads((model_dir / CARD_FILE).read_bytes())
         kind = told.get("kind") if isinstance(told, dict) else None
     except (OSError, ValueError):
-        kind = None  # read_trained says what is wrong
+        kind = None  # whoever reads the card says what is wrong
     if kind == "encoder":
         from harness.retrieval.encoders import EncoderCard
 
-        return read_trained(model_dir, EncoderCard)
-    return read_trained(model_dir, RetrieverCard)
+        return EncoderCard
+    return RetrieverCard
 
 
 def load_network(model_dir: Path) -> tuple[RetrieverCard | EncoderCard, nn.Module]:

@@ -168,7 +168,7 @@ def test_a_damaged_file_of_settings_is_told_before_detection(data: Path, work: P
     def forbidden(*_: object) -> None:
         raise AssertionError("photos were looked at")
 
-    monkeypatch.setattr("harness.pipeline.detect_in_shards", forbidden)
+    monkeypatch.setattr("harness.box_stages.detect_in_shards", forbidden)
     (work / "inference.json").write_text("{")
     message = refused("detect", "ATSS", "--data", data, "--work", work, "--score-threshold", 0.31, "--keep")
     assert f"{work / 'inference.json'}: is damaged" in message

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness.ranking.rows import ChosenRows, choose, place
+from harness.ranking.rows import ChosenRows, JoinedRows, choose, place
 
 
 def test_rows_that_follow_one_another_are_a_view_and_others_a_choice(tmp_path) -> None:
@@ -34,3 +34,20 @@ def test_a_message_names_the_file_and_the_row_in_it(tmp_path) -> None:
     assert place(choose(array[2:], np.array([1, 4])), 1, "m4") == f"{file}: row 6"
     assert place(np.arange(20.0).reshape(10, 2), 5, "m4") == "m4: row 5"
     assert place(np.array(array), 5, "m4") == "m4: row 5"
+
+
+def test_joined_rows_read_as_their_concatenation(tmp_path) -> None:
+    np.save(tmp_path / "vectors.npy", np.arange(20.0, dtype=np.float32).reshape(10, 2))
+    lower = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    upper = np.arange(6, dtype=np.float16).reshape(3, 2)
+    joined, whole = JoinedRows(upper, choose(lower, np.array([4, 1, 9]))), np.concatenate([upper, lower[[4, 1, 9]]])
+    assert joined.shape == whole.shape
+    assert len(joined) == 6
+    assert joined.dtype == np.float32
+    choices = [slice(0, 2), slice(1, 5), slice(3, 6), slice(4, 99), slice(None, None, 2), slice(5, 2)]
+    indices = [np.array([5, 0, 3, 3]), np.array([[1, 4], [2, 5]]), np.zeros(0, np.int64), whole[:, 0] > 2]
+    for rows in [*choices, *indices]:
+        assert joined[rows].tolist() == whole[rows].tolist()
+    assert np.shares_memory(joined[:2], upper)
+    assert place(joined, 2, "m4") == "m4: row 2"
+    assert place(joined, 5, "m4") == f"{tmp_path / 'vectors.npy'}: row 9"

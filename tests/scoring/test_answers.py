@@ -60,7 +60,8 @@ def test_the_official_protocol_finds_the_same_boxes_right() -> None:
     assert 0 < len(found) < num_queries * num_boxes
     for box in range(num_boxes):
         results = Results(
-            np.arange(num_queries), np.tile(BOX, (num_queries, 1)), np.ones(num_queries), np.ones(num_queries, np.int64),
+            np.arange(num_queries), np.tile(BOX, (num_queries, 1)),
+            np.ones(num_queries), np.ones(num_queries, np.int64),
             np.full((num_queries, GALLERY_LENGTH), images[box]),
             np.broadcast_to(searched[box], (num_queries, GALLERY_LENGTH, 4)),
         )  # fmt: skip

@@ -39,7 +39,9 @@ class World:
             centres = rng.normal(size=(num_garments, dimensions))
             for garments, parts in ((self.asked, self.queries), (self.shown, self.gallery)):
                 rows = centres[garments] + noise * rng.normal(size=(len(garments), dimensions))
-                rows = np.sign(rows) * (rng.random(rows.shape) < 0.3) if coarse else rows
+                if coarse:
+                    rows = np.sign(rows) * (rng.random(rows.shape) < 0.3)
+                    rows[:, 0] += ~rows.any(axis=1)  # no row without a direction
                 parts.append(
                     (rows if coarse else rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
                 )

@@ -1,0 +1,110 @@
+"""Rows that may be among the nearest of each, told from all products in bfloat16 at once; compiled.
+
+Legend: N rows, K neighbours of a row, P pairs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from harness.ranking.reciprocal import Ints32, room_ints
+from harness.types import Floats, Ints
+
+_ROUNDING = np.float32(2.0**-8.9)  # of a product to bfloat16, and of what is done with it in float32
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def find_close(
+    bits: NDArray[np.uint16], added: NDArray[np.float32], errors: Floats, count: int, start: int, stop: int
+) -> tuple[Ints, Ints32, Ints, Ints32]:
+    """The columns that may be among the largest of some rows, and those that may be the smallest.
+
+    Args:
+        bits: (N, N) products, bits of bfloat16.
+        added: (N,) float32, what is added to each column.
+        errors: (N,) float64, how far a product of the row may be off before it was rounded to bfloat16.
+        count: K, at most N.
+        start: first row to do.
+        stop: the one after the last.
+
+    Returns:
+        Lengths (stop - start,) and columns of the largest; the same of the smallest.
+    """
+    num_rows = bits.shape[1]
+    lower, upper = np.empty(num_rows, np.float32), np.empty(num_rows, np.float32)
+    words, floats = np.empty(num_rows, np.uint32), np.empty(0, np.float32)
+    best = np.empty(count, np.float32)
+    high_lengths, low_lengths = np.zeros(stop - start, np.int64), np.zeros(stop - start, np.int64)
+    high = np.empty(2 * count * (stop - start), np.int32)
+    low = np.empty(16 * (stop - start), np.int32)
+    high_end, low_end = 0, 0
+    for row in range(start, stop):
+        for column in range(num_rows):
+            words[column] = np.uint32(bits[row, column]) << 16
+        floats = words.view(np.float32)
+        error = np.float32(errors[row] * (1 + 1e-6))
+        for column in range(num_rows):
+            value = floats[column] + added[column]
+            margin = error + _ROUNDING * (abs(floats[column]) + abs(added[column]))
+            lower[column], upper[column] = value - margin, value + margin
+        best[:] = -np.inf
+        smallest = np.float32(np.inf)
+        limit = np.float32(-np.inf)
+        for column in range(num_rows):
+            value = lower[column]
+            if value > limit:
+                seat = count - 1
+                while seat > 0 and best[seat - 1] < value:
+                    best[seat] = best[seat - 1]
+                    seat -= 1
+                best[seat] = value
+                limit = best[count - 1]
+        for column in range(num_rows):
+            smallest = min(smallest, upper[column])
+        high, low = room_ints(high, high_end + num_rows), room_ints(low, low_end + num_rows)
+        first_high, first_low = high_end, low_end
+        for column in range(num_rows):
+            high[high_end] = column
+            high_end += upper[column] >= limit
+        for column in range(num_rows):
+            low[low_end] = column
+            low_end += lower[column] <= smallest
+        high_lengths[row - start], low_lengths[row - start] = high_end - first_high, low_end - first_low
+    return high_lengths, high[:high_end].copy(), low_lengths, low[:low_end].copy()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def keep_largest(starts: Ints, columns: Ints, values: Floats, start: int, stop: int, ids: Ints, best: Floats) -> None:
+    """The largest values of some rows, descending, equal ones by ascending column.
+
+    Args:
+        starts: (N + 1,) int64.
+        columns: (P,) int64, ascending within a row.
+        values: (P,) float64.
+        start: first row to do.
+        stop: the one after the last.
+        ids: (N, K) int64, is filled with columns.
+        best: (N, K) float64, is filled with values.
+    """
+    count = ids.shape[1]
+    for row in range(start, stop):
+        held = 0
+        for place in range(starts[row], starts[row + 1]):
+            value = values[place]
+            if held == count and value <= best[row, count - 1]:
+                continue
+            seat = min(held, count - 1)
+            while seat > 0 and best[row, seat - 1] < value:
+                best[row, seat], ids[row, seat] = best[row, seat - 1], ids[row, seat - 1]
+                seat -= 1
+            best[row, seat], ids[row, seat] = value, columns[place]
+            held = min(held + 1, count)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def keep_smallest(starts: Ints, values: Floats, smallest: Floats) -> None:
+    """The smallest value of each row, which has at least one, into ``smallest`` (N,) float64."""
+    for row in range(len(smallest)):
+        smallest[row] = values[starts[row] : starts[row + 1]].min()
