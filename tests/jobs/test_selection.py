@@ -1,6 +1,7 @@
 """`run.py select` on entered models of known quality: what it tells is what `score` tells."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,13 @@ def test_choices_of_other_photos_stay_and_a_damaged_file_is_named(tmp_path: Path
         assert "remove it, then choose again" in refused("select", "--data", data, "--work", tmp_path)
 
 
+def told_alike(data: Path, work: Path) -> bool:
+    found = select(
+        Pipeline(Workplace(work), read_split(data, "validation")), Request(models="Aa,Bb + GT", num_trials=0)
+    )
+    return found.alike_fits
+
+
 def test_budgets_hold(data: Path, work: Path) -> None:
     costs = [part for number, name in enumerate(GOOD) for part in ("--cost", f"{name}={number + 1}")]
     common = ("select", *GOOD, "--data", data, "--work", work, *QUICK, "--no-weights", "--json")
@@ -163,6 +171,7 @@ def test_budgets_hold(data: Path, work: Path) -> None:
     assert {model["cost"]["whence"] for model in cheap["models"]} == {"as given"}
     gigabytes = cheap["models"][0]["cost"]["gigabytes"]
     num_boxes = len(read_split(data, "validation").items)
+    assert (cheap["alike_fits"], told_alike(data, work)) == (False, True)
     assert gigabytes == pytest.approx(16 * 2 * num_boxes / 1e9)
     small = json.loads(ok(*common, "--max-gigabytes", 1.5 * gigabytes))
     assert all(offer["num_models"] == 1 for offer in small["offers"])
@@ -270,4 +279,7 @@ def test_a_choice_that_gains_nothing_elsewhere_says_what_to_take(data: Path, wor
         Request(boxes="GT", num_trials=0, num_halvings=1, models="Aa"),
     )
     assert found.mean_gain == 0
-    assert any("take all models alike rather" in line and "Aa + GT" in line for line in selection_lines(found))
+    assert "  so rather take all models alike: Aa + GT" in selection_lines(found)
+    over = selection_lines(replace(found, alike_fits=False))
+    assert not any("so rather take" in line for line in over)
+    assert any("against all models alike (Aa + GT, over the budget)" in line for line in over)
