@@ -1,6 +1,7 @@
 """`run.py select` on entered models of known quality: what it tells is what `score` tells."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from harness.artifacts import write_detections
 from harness.commands.select import selection_lines
 from harness.data.deepfashion2 import read_split
 from harness.jobs.selection import Request, ask, how_seen, select
+from harness.jobs.selection_costs import cost_of
 from harness.pipeline import Pipeline
 from harness.spec import BoxSource
 from harness.training.cards import image_ids_sha256
@@ -180,6 +182,29 @@ def test_budgets_hold(data: Path, work: Path) -> None:
     assert max(offer["num_models"] for offer in few["offers"]) == 2
     message = refused(*common, *costs, "--max-milliseconds", 0.5)
     assert "Aa takes 1 ms a crop (--max-milliseconds), the least of all; the limit is 0.5" in message
+
+
+def test_costs_are_those_that_the_store_measured(data: Path, work: Path, tmp_path: Path) -> None:
+    place = Workplace(Path(shutil.copytree(work, tmp_path / "work")))
+    pipeline = Pipeline(place, read_split(data, "validation"))
+    boxes = pipeline.boxes(BoxSource("GT"))
+    pipeline.embeddings(["histogram"], boxes)
+    artifact = place.store.find(pipeline.embed_recipe(pipeline.retriever_card("histogram"), boxes))
+    manifest = json.loads((artifact.folder / "manifest.json").read_bytes())
+
+    def cost(**changes):
+        (artifact.folder / "manifest.json").write_text(json.dumps(manifest | changes))
+        return cost_of(pipeline, "histogram", boxes)
+
+    num_boxes = len(boxes.detections)
+    assert cost().milliseconds == pytest.approx(1000 * manifest["seconds"] / num_boxes)
+    assert cost().whence == f"{num_boxes} crops embedded here"
+    assert cost(made_together=3).whence.endswith("here, an equal share of 3 models' pass")
+    assert (cost(resumed=True).milliseconds, cost(resumed=True).whence) == (
+        None,
+        "not known: embedding was interrupted",
+    )
+    assert cost_of(pipeline, "histogram", boxes, 7.5).milliseconds == 7.5
 
 
 def test_one_model_can_be_chosen_from(data: Path, work: Path) -> None:
