@@ -22,7 +22,7 @@ from harness.ranking.rows import FeatureRows, choose
 from harness.ranking.search import SearchOptions
 from harness.ranking_stages import Asking, Features, RankingStages
 from harness.spec import GROUND_TRUTH, PAPER_MODELS, BoxSource, Ensemble, parse
-from harness.steps import RERANK
+from harness.steps import RERANK, TRAIN
 from harness.timing import StageTime
 from harness.types import Embeddings, InputError, Ints, Ranking, Score, Split
 from harness.workplace import ModelCard, ModelKind, Workplace
@@ -221,7 +221,7 @@ class Pipeline(BoxStages):
             gallery=[choose(found[name].vectors_ND, gallery_rows) for name in names],
             query_address=digest("rows", *(addresses[name] for name in names), _sha256(query_rows)),
             gallery_address=digest("rows", *(others[name] for name in names), _sha256(gallery_rows)),
-            training=partial(self._training_features, names),
+            fitting=partial(self._fitting_features, names, searched),
         )
         categories = boxes.detections.category_ids[query_rows], searched.detections.category_ids[gallery_rows]
         stages = RankingStages(self.store, self.stopwatch, self.report, self.search_options)
@@ -249,10 +249,13 @@ class Pipeline(BoxStages):
         speaking = speaking_rows(found.image_ids, corners, found.scores, found.category_ids, queries)
         return np.unique(speaking[speaking >= 0])
 
-    def _training_features(self, names: Sequence[str]) -> tuple[Sequence[FeatureRows], str]:
-        """The same models on the annotated boxes of training photos, what projections are fitted on."""
-        training = self.of_training_photos()
-        features, addresses = training.embeddings(names, training.boxes(BoxSource(GROUND_TRUTH)))
+    def _fitting_features(self, names: Sequence[str], boxes: BoxSet, fit_on: str) -> tuple[Sequence[FeatureRows], str]:
+        """The same models on all boxes of the split, or on the annotated boxes of training photos."""
+        stages: Pipeline = self
+        if fit_on == TRAIN:
+            stages = self.of_training_photos()
+            boxes = stages.boxes(BoxSource(GROUND_TRUTH))
+        features, addresses = stages.embeddings(names, boxes)
         return [features[name].vectors_ND for name in names], digest(*(addresses[name] for name in names))
 
     def of_training_photos(self) -> Pipeline:

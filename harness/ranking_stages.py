@@ -18,7 +18,7 @@ from harness.artifacts import Artifact, Draft, Recipe, Store, write_array, write
 from harness.progress import Reporter
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search import SearchOptions, nearest
-from harness.steps import OF_FEATURES, RERANK, SAME_CATEGORY, Step
+from harness.steps import GALLERY, OF_FEATURES, RERANK, SAME_CATEGORY, Step
 from harness.timing import Stopwatch
 from harness.types import GALLERY_LENGTH, Ints
 
@@ -28,8 +28,9 @@ FIT_VERSION = 1
 PROJECT_VERSION = 1
 MIX_VERSION = 1
 
-Training = Callable[[], tuple[Sequence[FeatureRows], str]]
-"""The training split's features of the same models, one (N, D) each, and what they are addressed by."""
+Fitting = Callable[[str], tuple[Sequence[FeatureRows], str]]
+"""The same models' features of all boxes of the ``split``, or of garments of ``train``, one (N, D) each, and what they
+are addressed by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Features:
         gallery: (G, D) a model.
         query_address: of all that decides ``queries``.
         gallery_address: of all that decides ``gallery``.
-        training: of the same models; called only where a step is fitted on it.
+        fitting: what steps can be fitted on beside the gallery; called only where one is.
     """
 
     weights: Sequence[float]
@@ -50,7 +51,7 @@ class Features:
     gallery: Sequence[FeatureRows]
     query_address: str
     gallery_address: str
-    training: Training
+    fitting: Fitting
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,13 +191,18 @@ class RankingStages:
 
     def _project(self, features: Features, step: Step) -> Features:
         """PCA or whitening: one model of fewer dimensions comes out."""
-        if step.is_fitted_on_training:
-            parts, address = features.training()
-        else:
-            parts, address = features.gallery, features.gallery_address
+        fit_on = str(step["fit"])
+        parts, address = features.gallery, features.gallery_address
+        if fit_on != GALLERY:
+            parts, address = features.fitting(fit_on)
         dimensions = step.get("dimensions")
-        whiten = step.name == "whiten"
-        settings = {"dimensions": dimensions, "whiten": whiten, "weights": list(features.weights)}
+        settings: dict[str, Any] = {"whiten": step.name == "whiten", "shrinkage": float(step.get("shrinkage") or 0)}
+        recipe = Recipe(
+            "fit-projection",
+            FIT_VERSION,
+            {"dimensions": dimensions, "weights": list(features.weights), **settings},
+            {"features": address},
+        )
 
         def fit(draft: Draft) -> dict[str, Any]:
             from harness.ranking.whitening import fit_projection
@@ -204,24 +210,23 @@ class RankingStages:
             projection = fit_projection(
                 parts,
                 None if dimensions is None else int(dimensions),
-                whiten=whiten,
                 weights=features.weights,
+                **settings,
                 memory_bytes=self.options.memory_bytes,
                 progress=self.report(f"fit {step}"),
             )
             draft.write("projection.npz", projection.save)
             return {"dimensions": projection.dimensions, "explained": projection.explained, "rows": len(parts[0])}
 
-        recipe = Recipe("fit-projection", FIT_VERSION, settings, {"features": address})
         fitted = self._stage(f"fit {step}", recipe, fit, "rows", len(parts[0]))
         apply = partial(self._projected, step, fitted)
         queries, query_address = apply(features.queries, features.query_address)
         gallery, gallery_address = apply(features.gallery, features.gallery_address)
 
-        def training() -> tuple[Sequence[FeatureRows], str]:
-            return apply(*features.training())
+        def fitting(fit_on: str) -> tuple[Sequence[FeatureRows], str]:
+            return apply(*features.fitting(fit_on))
 
-        return Features((1.0,), queries, gallery, query_address, gallery_address, training)
+        return Features((1.0,), queries, gallery, query_address, gallery_address, fitting)
 
     def _projected(
         self, step: Step, fitted: Artifact, parts: Sequence[FeatureRows], address: str

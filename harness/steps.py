@@ -40,6 +40,9 @@ class Argument:
     shown: bool = False
 
 
+GALLERY, SPLIT, TRAIN = "gallery", "split", "train"
+"""What a projection is fitted on: shop boxes, all boxes of the split, garments of the training split."""
+
 RERANK = "rerank"
 SAME_CATEGORY = "same_category"
 
@@ -48,7 +51,7 @@ _NEIGHBOURS = (
     Argument("weights", str, "plain", words=("plain", "rank")),
     Argument("alpha", float, None, 0, 100),
 )
-_FIT = Argument("fit", str, "gallery", words=("gallery", "train"))
+_FIT = Argument("fit", str, GALLERY, words=(GALLERY, SPLIT, TRAIN))
 
 STEPS: dict[str, tuple[Argument, ...]] = {
     RERANK: (
@@ -57,7 +60,7 @@ STEPS: dict[str, tuple[Argument, ...]] = {
         Argument("lambda", float, 0.3, 0, 1, shown=True),
     ),
     "pca": (Argument("dimensions", int, None, 1, 1_000_000, required=True), _FIT),
-    "whiten": (Argument("dimensions", int, None, 1, 1_000_000), _FIT),
+    "whiten": (Argument("dimensions", int, None, 1, 1_000_000), _FIT, Argument("shrinkage", float, 0.1, 0, 1)),
     "qe": _NEIGHBOURS,
     "dba": _NEIGHBOURS,
     SAME_CATEGORY: (),
@@ -65,7 +68,7 @@ STEPS: dict[str, tuple[Argument, ...]] = {
 """Name -> what the step takes, in the order in which it may be written without names."""
 
 OF_FEATURES = ("pca", "whiten")
-"""Steps that are fitted, and so may be fitted on the training split."""
+"""Steps that are fitted, and not on the gallery alone if one likes."""
 
 OF_NEIGHBOURS = ("qe", "dba")
 """Steps that mix rows with their neighbours."""
@@ -90,11 +93,6 @@ class Step:
     def get(self, argument: str) -> Value | None:
         """The value of an argument; None where it has none."""
         return dict(self.arguments).get(argument)
-
-    @property
-    def is_fitted_on_training(self) -> bool:
-        """Whether it needs the features of the training split."""
-        return self.get("fit") == "train"
 
     def __str__(self) -> str:
         known = {argument.name: argument for argument in STEPS[self.name]}
@@ -122,8 +120,8 @@ def misplaced(steps: Sequence[Step]) -> tuple[int, str] | None:
         if step.name == RERANK and after:
             return place, f"{RERANK} gives the answers, so only {SAME_CATEGORY} may follow it, not {after[0].name}"
         mixed = [earlier for earlier in steps[:place] if earlier.name in OF_NEIGHBOURS]
-        if step.is_fitted_on_training and mixed:
-            return place, f"fit=train knows nothing of {mixed[0].name}; name {step.name} before it"
+        if step.get("fit") in (SPLIT, TRAIN) and mixed:
+            return place, f"fit={step['fit']} knows nothing of {mixed[0].name}; name {step.name} before it"
         if step.get("alpha") is not None and step.get("weights") != "plain":
             return place, f"{step.name} takes weights or alpha, not both"
     return None

@@ -30,15 +30,6 @@ _THREAD_VARIABLES = (
     "OPENCV_FOR_THREADS_NUM",
 )
 
-_CONTROL_GROUPS = [
-    tuple(Path("/sys/fs/cgroup") / name for name in names)
-    for names in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    )
-]
-"""Limit, usage and what of that can be given back: of the second version of control groups, and of the first."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -122,21 +113,6 @@ def available_threads() -> int:
     """The threads that it makes sense to compute in: a core each; fewer where ``OMP_NUM_THREADS`` says so."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(available_cores(), int(asked))) if asked.isdigit() else available_cores()
-
-
-def available_memory() -> int:
-    """Bytes of memory that this process may still take: what is free, within the limit of its control group."""
-    import psutil
-
-    free: int = psutil.virtual_memory().available
-    for limit, usage, cached in _CONTROL_GROUPS:
-        try:
-            most, used = int(limit.read_text()), int(usage.read_text())
-            told = dict(line.split() for line in cached.read_text().splitlines())
-        except (OSError, ValueError):  # no such group, or "max": no limit
-            continue
-        free = min(free, max(0, most - used + int(told.get("inactive_file", 0))))
-    return free
 
 
 @contextmanager

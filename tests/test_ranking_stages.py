@@ -26,6 +26,7 @@ STEPS = [
     " | pca(16) | whiten(8)",
     " | same_category",
     " | whiten(6,fit=train)",
+    " | whiten(fit=split,shrinkage=0.5)",
     " | rerank(k1=8,k2=3,lambda=0.3)",
     " | qe(2) | rerank(k1=8) | same_category",
 ]
@@ -163,8 +164,10 @@ def test_the_store_answers_the_second_time(pipeline: Pipeline) -> None:
     assert again.submission.read_bytes() == first.submission.read_bytes()
     assert again.artifacts == first.artifacts
     # Where a projection is fitted is part of its address.
-    addresses = {pipeline.run(f"m18 + ATSS | pca(4,fit={fit})").artifacts["search"] for fit in ("gallery", "train")}
-    assert len(addresses) == 2
+    addresses = {
+        pipeline.run(f"m18 + ATSS | pca(4,fit={fit})").artifacts["search"] for fit in ("gallery", "split", "train")
+    }
+    assert len(addresses) == 3
 
 
 def test_every_step_is_told_against_the_one_before(pipeline: Pipeline) -> None:

@@ -43,6 +43,8 @@ def names(text: str) -> list[str]:
         ),
         ("m4 | pca(512,fit=train) | whiten(fit=gallery)", "m4 + WBF_5 | pca(512,fit=train) | whiten"),
         ("m4 | whiten(fit=train,dimensions=64)", "m4 + WBF_5 | whiten(64,fit=train)"),
+        ("m4 | whiten(fit=split,shrinkage=.1)", "m4 + WBF_5 | whiten(fit=split)"),
+        ("m4 | whiten(shrinkage=0)", "m4 + WBF_5 | whiten(shrinkage=0)"),
     ],
 )
 def test_every_way_of_writing_has_one_canonical_form(written: str, canonical: str) -> None:
@@ -95,7 +97,7 @@ def test_parts_of_a_spec() -> None:
         ("m4 | qe", 6, "needs its k"),
         ("m4 | qe(2.5)", 9, "whole number"),
         ("m4 | same_category(3)", 20, "takes 0 arguments"),
-        ("m4 | whiten(512,fit=test)", 21, "fit is one of gallery, train"),
+        ("m4 | whiten(512,fit=test)", 21, "fit is one of gallery, split, train"),
         ("m4 | whiten(0)", 13, "dimensions is from 1 to 1000000"),
         ("m4 | qe(5,alpha=3,weights=rank)", 6, "qe takes weights or alpha, not both"),
         ("m4 | rerank | qe(5)", 6, "only same_category may follow it, not qe"),

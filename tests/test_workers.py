@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import workers
 from harness.progress import silent
 from harness.training.fitting import write_progress
 from harness.types import InputError
@@ -105,21 +104,3 @@ def test_workers_die_with_their_parent(tmp_path) -> None:
         parent.kill()
     _, alive = psutil.wait_procs(workers, timeout=100)
     assert not alive
-
-
-def test_free_memory_is_within_the_limit_of_the_control_group(monkeypatch, tmp_path):
-    free = psutil.virtual_memory().available
-    monkeypatch.setattr(workers, "_CONTROL_GROUPS", [])
-    assert workers.available_memory() == pytest.approx(free, rel=0.2)
-    files = [tmp_path / name for name in ("max", "current", "stat")]
-    monkeypatch.setattr(workers, "_CONTROL_GROUPS", [tuple(tmp_path / f"no {name}" for name in "abc"), tuple(files)])
-    for most, used, told, expected in (
-        ("5000", "3000", "anon 7\ninactive_file 500\n", 2500),
-        ("5000", "3000", "", 2000),
-        ("2000", "3000", "inactive_file 500\n", 0),
-    ):
-        for file, text in zip(files, (most, used, told), strict=True):
-            file.write_text(text)
-        assert workers.available_memory() == expected
-    files[0].write_text("max\n")
-    assert workers.available_memory() == pytest.approx(free, rel=0.2)

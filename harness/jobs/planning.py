@@ -19,7 +19,7 @@ from harness.preflight import Hints, Needs, Room, available_disk, available_memo
 from harness.ranking.search import working_bytes
 from harness.shards import PHOTOS_A_SHARD
 from harness.spec import GROUND_TRUTH, BoxSource, Ensemble
-from harness.steps import OF_FEATURES, RERANK, SAME_CATEGORY, Step
+from harness.steps import OF_FEATURES, RERANK, SAME_CATEGORY, TRAIN, Step
 from harness.types import GALLERY_LENGTH
 from submissions.writer import DECIMALS, estimate_bytes
 
@@ -154,7 +154,7 @@ def plan(pipeline: Pipeline, ensemble: Ensemble | str, *, every_box: bool = True
     num_asking = num_queries if rows is None else len(rows)
     stages = list(_box_stages(dry, ensemble.boxes, num_boxes))
     stages += _embedding_stages(names, there, dimensions, num_boxes, len(dry.image_ids))
-    if any(step.is_fitted_on_training for step in ensemble.steps):
+    if any(step.get("fit") == TRAIN for step in ensemble.steps):
         stages += _training_stages(dry, dimensions)
     counts = num_queries, num_boxes - num_queries, num_asking
     stages += _answer_stages(dry, ensemble, list(dimensions.values()), counts)

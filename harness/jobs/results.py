@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.artifacts import named_when_full, write_whole
+from harness.jobs.planning import plan
 from harness.pipeline import Pipeline, Scored
 from harness.spec import Ensemble
 from harness.types import InputError
@@ -30,7 +31,8 @@ def score(
         every_box: search for every consumer box, not only for those that speak for a query.
 
     Raises:
-        InputError: the split has no annotations, or a model is missing; before anything runs.
+        InputError: the split has no annotations, a model is missing, or memory or disk will not do; before anything
+            runs.
     """
     from leaderboard.store import Board
 
@@ -40,6 +42,7 @@ def score(
             f"{split.root / split.name}: has no annotations, so nothing can be scored; "
             "write the challenge JSON instead: run.py submit"
         )
+    plan(pipeline, spec, every_box=every_box).require()
     scored = pipeline.run(spec, every_box=every_box)
     row = leaderboard_row(pipeline, scored, name)
     board = Board(pipeline.work.board)
@@ -132,6 +135,7 @@ def hand_in(
     warning = size_warning(num_rows, decimals, boxes, is_zip(out))
     if warning is not None:
         warn(f"{out}: {warning}")
+    plan(pipeline, ensemble, decimals=decimals).require()
     scored = pipeline.run(ensemble, decimals)
     if is_zip(out):
         out.parent.mkdir(parents=True, exist_ok=True)

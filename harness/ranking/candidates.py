@@ -20,7 +20,7 @@ from harness.types import Floats, Ints
 _CHUNK = 256
 """Similarities that are compared at once: their number that passes is counted first, which takes no branch."""
 
-BF16_STEP = 2.0**-8
+BF16_STEP = 2.0**-7
 """The most that rounding to bfloat16 moves a number by, in parts of it; twice what rounding to nearest does."""
 
 

@@ -78,7 +78,7 @@ def combine(
         ids: (Q, K) int64, rows of ``others``.
         counts: (Q, K + 1), of `expansion_weights`.
         weights: one positive weight per model; None for 1 each.
-        memory_bytes: for a block; None for 128 MiB.
+        memory_bytes: for a block; None for 32 MiB.
         progress: told of rows done.
 
     Yields:
@@ -162,7 +162,7 @@ def expansion_blocks(
         weighting: what they count, see `expansion_weights`.
         alpha: of the weighting ``alpha``.
         search: finds them; None for `harness.ranking.search.nearest`.
-        memory_bytes: for a block of sums; None for 128 MiB. The search has its own.
+        memory_bytes: for a block of sums; None for 32 MiB. The search has its own.
         progress: told of queries done, after the search.
 
     Yields:

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search import Neighbours
 from harness.types import Floats, Ints
+
+if TYPE_CHECKING:
+    from harness.ranking.exact import Workers
 
 MOST_ROWS = 8192
 """Products of so many take 128 MB."""
@@ -69,7 +74,6 @@ def neighbours_of_few(
             num_threads, num_rows, lambda start, stop: find_close(bits, small, errors, count, start, stop)
         )
         high_lengths, high, low_lengths, low = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        del bits, left, right, asking, answering
         columns = np.concatenate([high, low]).astype(np.int64)
         asked = np.concatenate([np.repeat(everything, lengths) for lengths in (high_lengths, low_lengths)])
         values = _scored(rows, weights, asked, columns, workers) + added[columns]
@@ -84,7 +88,7 @@ def neighbours_of_few(
     return Neighbours(ids, best, lowest)
 
 
-def _scored(rows: Sequence[FeatureRows], weights: Sequence[float], left: Ints, right: Ints, workers) -> Floats:
+def _scored(rows: Sequence[FeatureRows], weights: Sequence[float], left: Ints, right: Ints, workers: Workers) -> Floats:
     from harness.ranking.exact import as_floats
     from harness.ranking.rounding import pair_products
 
@@ -92,7 +96,7 @@ def _scored(rows: Sequence[FeatureRows], weights: Sequence[float], left: Ints, r
     for part, weight in zip(rows, weights, strict=True):
         numbers = as_floats(part, np.arange(len(part)), workers)
 
-        def add(start: int, stop: int, numbers=numbers, weight: float = weight) -> None:
+        def add(start: int, stop: int, numbers: NDArray[Any] = numbers, weight: float = weight) -> None:
             pair_products(numbers, numbers, left[start:stop], right[start:stop], weight, values[start:stop])
 
         workers.spread(len(left), add)

@@ -12,7 +12,7 @@ decomposition"; G. Golub, R. Underwood 1977, "The block Lanczos method for compu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.ranking.rows import FeatureRows
 from harness.ranking.stacks import block_rows, joined_blocks, refuse_row
-from harness.types import Floats, InputError
+from harness.types import Floats, InputError, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +80,25 @@ def krylov_widest(num_directions: int, dimensions: int) -> int:
     return min(max(8 * num_directions, 640), dimensions)
 
 
+class Advance:
+    """Counts rows read, and tells of them; a guess of the whole is mended when it was too low."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
+
+    def __call__(self, num_rows: int) -> None:
+        """So many rows more were read."""
+        self._done += num_rows
+        self._total = max(self._total, self._done)
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+    def end(self) -> None:
+        """The whole is done, whatever the guess was."""
+        if self._progress is not None:
+            self._progress(self._done, self._done)
+
+
 Components = tuple["torch.Tensor", "torch.Tensor", float]
 """Directions (D, d), the variances (d,) in them, descending, and the variance of all D dimensions."""
 
@@ -100,7 +119,7 @@ class Rows:
     weights: Floats
     device: torch.device
     memory_bytes: int
-    advance: Callable[[int], None]
+    advance: Advance
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.preflight import available_memory
 from harness.ranking.rows import ChosenRows, FeatureRows, choose, place
 from harness.types import Floats, InputError, Ints
-from harness.workers import available_memory
 
 if TYPE_CHECKING:
     import torch
 
-BLOCK_BYTES = 128 << 20
+BLOCK_BYTES = 32 << 20
 """Of a block, at most: larger ones compute no faster."""
 
 
@@ -139,7 +139,7 @@ def free_bytes(device: torch.device) -> int:
     """Bytes of a device's memory that may still be taken."""
     import torch
 
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else available_memory()
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else available_memory() or 0
 
 
 @contextmanager

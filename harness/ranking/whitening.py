@@ -42,8 +42,12 @@ from harness.types import Floats, InputError, Ints, Progress
 MAX_SAMPLES = 100_000
 """Rows that a projection is fitted on, at most, unless it is told otherwise."""
 
-SHRINKAGE = 1e-2
-"""Share of the mean variance in every component's variance before whitening divides by its root."""
+SHRINKAGE = 0.1
+"""Share of the mean variance in every component's variance before whitening divides by its root.
+
+Chosen on the rendered data set, where 0.03 to 0.5 do alike, and less than 0.01 loses: on four models and their fused
+boxes (8,000 rows, 448 queries) Acc@10 rises from .688 to .739 with it, and to .730 with a hundredth.
+"""
 
 _VANISHING = 1e-6  # of the largest variance: below it lies the rounding of float16 features
 _EQUAL = 1e-12  # of the mean's squared length: half a rounding error of float32 a number
@@ -150,7 +154,7 @@ class Projection:
         Args:
             parts: one (N, D_m) per model, in the order in which the projection was fitted; its weights are those of
                 the fit.
-            memory_bytes: for a block, beside the projection itself; None for 128 MiB.
+            memory_bytes: for a block, beside the projection itself; None for 32 MiB.
             num_threads: of torch; None for as many as it has.
             device: torch's name of one; None for the GPU where there is one.
             progress: told of rows done.
@@ -214,6 +218,9 @@ def fit_projection(
     2,048 dimensions (and rows) in a block Krylov subspace, until a pass adds less than 1/10,000 to the variance they
     hold. Two fits of the same features are equal to the bit on the same machine.
 
+    Fit on consumer and shop rows together, labels are not needed: the mean and the variances of shop photos alone are
+    not those of consumer photos (Acc@10 .721 instead of .739 in the case that `SHRINKAGE` tells of).
+
     Args:
         parts: one (N, D_m) per model; floats, memory maps welcome.
         dimensions: d, from 1 to the smaller of D and the rows less one; None for as many as that.
@@ -256,7 +263,7 @@ def fit_projection(
         )
     if num_rows < len(parts[0]):
         parts = sampled(parts, np.sort(np.random.default_rng(seed).choice(len(parts[0]), num_rows, replace=False)))
-    advance = _Advance(progress, num_rows * (8 if method == "krylov" else 2))
+    advance = principal.Advance(progress, num_rows * (8 if method == "krylov" else 2))
     rows = principal.Rows(parts, scale, where, room - needed, advance)
     with computing(num_threads):
         mean = principal.mean_of(rows)
@@ -298,21 +305,3 @@ def fit_bytes(num_rows: int, widths: Sequence[int], dimensions: int | None, max_
     wanted = min(num_rows - 1, width) if dimensions is None else dimensions
     method = principal.choose_method(num_rows, width, wanted, None)
     return principal.method_bytes(method, num_rows, width, wanted) + BLOCK_BYTES
-
-
-class _Advance:
-    """Counts rows read, and tells of them; a guess of the whole is mended when it was too low."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._done, self._total = progress, 0, total
-
-    def __call__(self, num_rows: int) -> None:
-        self._done += num_rows
-        self._total = max(self._total, self._done)
-        if self._progress is not None:
-            self._progress(self._done, self._total)
-
-    def end(self) -> None:
-        """The whole is done, whatever the guess was."""
-        if self._progress is not None:
-            self._progress(self._done, self._done)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from harness.preflight import available_memory
 from harness.retrieval.sampler import IdentityBatches
 from harness.retrieval.settings import RetrieverSettings
 from harness.training.fitting import StepSampler, ignore_interruptions, reader_context
 from harness.training.processes import place, share_of_step
-from harness.workers import available_cores, available_memory, available_threads
+from harness.workers import available_cores, available_threads
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -64,7 +65,7 @@ def loaders(
     here = place()
     size = batches.num_identities * batches.num_crops
     held = num_workers is None and fits_in_memory(
-        crops, settings, num_steps * size, available_memory() // here.num_local
+        crops, settings, num_steps * size, (available_memory() or 0) // here.num_local
     )
     if num_workers is None:
         num_workers = 0 if held else max(1, available_cores() // here.num_local)

@@ -95,15 +95,21 @@ class Results:
         """The result file that a ranking would be written as, without the file.
 
         Args:
-            ranking: its query rows are rows of ``boxes``; at least 20 gallery rows a query.
+            ranking: its query rows are rows of ``boxes``; fewer than 20 gallery rows a query are filled up by repeating
+                the last, as the writer does.
             boxes: the box set that asked, and that was searched if no other is given.
             gallery: the box set that was searched, whose rows the ranking's gallery rows are.
 
         Raises:
-            ValueError: the ranking has fewer than 20 gallery rows a query.
+            ValueError: the ranking has no gallery rows.
         """
+        length = ranking.gallery_rows_QK.shape[1]
+        if len(ranking.query_rows) and not length:
+            raise ValueError("ranking: there are no gallery rows")
         asking = boxes.take(ranking.query_rows)
-        answers = ranking.gallery_rows_QK[:, :GALLERY_LENGTH]
+        answers = np.zeros((0, GALLERY_LENGTH), np.int64)
+        if len(ranking.query_rows):
+            answers = ranking.gallery_rows_QK[:, np.minimum(np.arange(GALLERY_LENGTH), length - 1)]
         searched = boxes if gallery is None else gallery
         return cls(
             asking.image_ids,

@@ -6,9 +6,9 @@ Legend: N rows (queries, then gallery).
 import numpy as np
 
 
-def dense_form(queries, gallery, k1=20, k2=6, lambda_value=0.3):
-    """The distances of all queries to all gallery rows, (Q, G) float32."""
-    rows = np.concatenate([queries, gallery]).astype(np.float32)
+def dense_form(queries, gallery, k1=20, k2=6, lambda_value=0.3, dtype=np.float32):
+    """The distances of all queries to all gallery rows, (Q, G); public code has single precision."""
+    rows = np.concatenate([queries, gallery]).astype(dtype)
     num_queries, num_rows = len(queries), len(rows)
     squared = (rows**2).sum(axis=1)
     distances = squared[:, None] + squared[None] - 2 * (rows @ rows.T)
@@ -40,7 +40,7 @@ def dense_form(queries, gallery, k1=20, k2=6, lambda_value=0.3):
     by_column = [np.flatnonzero(encoded[:, column]) for column in range(num_rows)]
     jaccard = np.zeros_like(distances)
     for row in range(num_queries):
-        shared = np.zeros(num_rows, np.float32)
+        shared = np.zeros(num_rows, dtype)
         for column in np.flatnonzero(encoded[row]):
             rows_there = by_column[column]
             shared[rows_there] += np.minimum(encoded[row, column], encoded[rows_there, column])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.provenance import hardware
 from harness.ranking.reranking import k_reciprocal
 from harness.ranking.search import SearchOptions
 from harness.timing import Stopwatch
@@ -64,15 +64,6 @@ class PeakMemory:
             lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
             anonymous, files = (int(lines[name].split()[0]) * 1024 / 1e9 for name in ("RssAnon", "RssFile"))
             self.anonymous_gb, self.files_gb = max(self.anonymous_gb, anonymous), max(self.files_gb, files)
-
-
-def hardware() -> dict[str, object]:
-    import torch
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"cpu": names[0] if names else "", "cores": len(os.sched_getaffinity(0)), "gpus": gpus}
 
 
 def main() -> None:
@@ -131,7 +122,7 @@ def main() -> None:
         "mean_distance": float(distances.mean()) if distances.size else None,
         "devices": given.devices,
         "hardware": hardware(),
-        "versions": {name: version(name) for name in ("numpy", "numba", "torch")},
+        "versions": {"numba": version("numba")},
     }
     print(json.dumps(result))  # noqa: T201
 

@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking against the dense form that public code shares, in one run, neighbour search included.
 
 What is timed: the 20 best of 3,000 gallery rows for each of 1,000 queries. Features are unit rows in half precision
-around centres of 8 rows. Compiling, about 20 s where nothing is cached, happens before. N = 60,000 and more:
+around centres of 24 rows: detectors leave many boxes of one garment. Compiling happens before. N = 60,000 and more:
 `python tests/benchmarks/full_size_reranking.py`.
 """
 
@@ -18,7 +18,7 @@ _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 dense_form = _module.dense_form
 
-ROWS, QUERIES, ROWS_A_CENTRE, SPREAD = 4000, 1000, 8, 0.9
+ROWS, QUERIES, ROWS_A_CENTRE, SPREAD = 4000, 1000, 24, 0.9
 
 
 @pytest.fixture(scope="module", params=[256, 2048])
@@ -40,7 +40,9 @@ def test_k_reciprocal(benchmark, features) -> None:
 
 @pytest.mark.benchmark(group="k-reciprocal re-ranking: 1,000 queries, 3,000 gallery rows")
 def test_baseline_dense_form(benchmark, features) -> None:
-    dense = benchmark.pedantic(dense_form, features, rounds=3)
+    benchmark.pedantic(dense_form, features, rounds=3)
     ids, distances = k_reciprocal(*features)
-    np.testing.assert_allclose(distances, np.take_along_axis(dense, ids, axis=1), atol=1e-5)
-    assert (ids == np.argsort(dense, axis=1, kind="stable")[:, :20]).mean() > 0.999
+    # In single precision a few rows get other neighbours, and with them distances that are off by up to 0.01.
+    dense = dense_form(*features, dtype=np.float64)
+    np.testing.assert_allclose(distances, np.take_along_axis(dense, ids, axis=1), atol=1e-9)
+    assert (ids == np.argsort(dense, axis=1, kind="stable")[:, :20]).all()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.ranking import answers, reranking
+from harness.ranking import answers, feature_space, reranking
 from harness.ranking.feature_space import FeatureSpace
 from harness.ranking.reciprocal_cpu import CpuSteps
 from harness.ranking.reciprocal_torch import TorchSteps
@@ -80,6 +80,7 @@ def assert_answers(found, distances_QG, top_k, groups=None):
     spread=st.sampled_from([0.1, 0.5, 1.0]),
     is_weighted=st.booleans(),
     is_grouped=st.booleans(),
+    is_few=st.booleans(),
 )
 def test_answers_are_those_of_the_dense_form(
     steps,
@@ -95,6 +96,7 @@ def test_answers_are_those_of_the_dense_form(
     spread,
     is_weighted,
     is_grouped,
+    is_few,
 ) -> None:
     rng = np.random.default_rng(seed)
     parts = [clustered(rng, num_queries, num_gallery, size, spread, dtype) for size in dimensions]
@@ -104,13 +106,20 @@ def test_answers_are_those_of_the_dense_form(
     expected = dense_re_ranking(queries, gallery, k1, k2, lambda_value, weights)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reranking, "_steps", lambda options: STEPS[steps]())
+        patch.setattr(feature_space, "is_few", lambda rows: is_few)
         found = k_reciprocal(queries, gallery, k1, k2, lambda_value, top_k, weights=weights, groups=groups)
     assert_answers(found, expected, top_k, groups)
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), k1=st.integers(1, 12), k2=st.integers(1, 6), steps=st.sampled_from(list(STEPS)))
-def test_rows_of_whole_numbers_with_twins_keep_their_ties(seed, k1, k2, steps) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    k1=st.integers(1, 12),
+    k2=st.integers(1, 6),
+    steps=st.sampled_from(list(STEPS)),
+    is_few=st.booleans(),
+)
+def test_rows_of_whole_numbers_with_twins_keep_their_ties(seed, k1, k2, steps, is_few) -> None:
     # All products and sums are exact, so that many distances are equal, and neighbours stand by row.
     rng = np.random.default_rng(seed)
     rows = rng.integers(-2, 3, (40, 5)).astype(np.float16)
@@ -119,6 +128,7 @@ def test_rows_of_whole_numbers_with_twins_keep_their_ties(seed, k1, k2, steps) -
     expected = dense_re_ranking([rows[:8]], [rows[8:]], k1, k2, 0.3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reranking, "_steps", lambda options: STEPS[steps]())
+        patch.setattr(feature_space, "is_few", lambda rows: is_few)
         assert_answers(k_reciprocal(rows[:8], rows[8:], k1, k2), expected, 20)
 
 

@@ -1,5 +1,6 @@
 """Exact search against a brute-force oracle in float64."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.ranking import search_pass
+from harness.ranking import products, search_pass
+from harness.ranking.blocks import CPU_UNIT, Lengths, error_bound, rounded_block
+from harness.ranking.exact import Workers
 from harness.ranking.products import DeviceProducts
 from harness.ranking.rows import ChosenRows
 from harness.ranking.search import SearchOptions, nearest, neighbours, similarities_of, working_bytes
@@ -153,11 +156,62 @@ def test_a_difference_that_float32_cannot_see_still_decides() -> None:
 
 
 def test_a_difference_that_bfloat16_turns_around_is_put_right() -> None:
-    # 1 + 2^-9 is rounded to 1, and 1 + 2^-8 + 2^-10 to 1 + 2^-8 …: the order of the rounded ones is another.
-    gallery = np.array([[1 + 2**-9, 1], [1, 1 + 2**-8 - 2**-10], [1 + 2**-9, 1 + 2**-9]], np.float16)
-    ids, sims = nearest([np.ones((1, 2), np.float16)], [gallery], 3, options=SearchOptions(precision="bf16"))
-    assert ids.tolist() == [[2, 1, 0]]
-    assert sims.tolist() == [[2 + 2**-8, 2 + 2**-8 - 2**-10, 2 + 2**-9]]
+    # The first row is rounded up to 2.0078, the second, which is more similar, down to 2.
+    gallery = [np.array([[1 + 2**-8 + 2**-10, 1], [1 + 2**-8 - 2**-10] * 2], np.float16)]
+    ids, sims = nearest([np.ones((1, 2), np.float16)], gallery, 1, options=SearchOptions(precision="bf16"))
+    assert (ids.tolist(), sims.tolist()) == ([[1]], [[2 + 2**-7 - 2**-9]])
+
+
+def test_it_is_the_bound_that_puts_right_what_rounding_turns_around(monkeypatch) -> None:
+    # In float32 the first row is 1.25 + 2^-23, the second, which is more similar, 1.25.
+    gallery = [np.array([[1 + 2**-24 + 2**-30, 0.25], [1 + 2**-24 - 2**-30, 0.25 + 2**-26 - 2**-32]])]
+    queries, options = [np.ones((1, 2))], SearchOptions(precision="32", devices=("cpu",))
+    assert nearest(queries, gallery, 1, options=options)[0].tolist() == [[1]]
+    monkeypatch.setattr(products, "error_bound", lambda *_: np.zeros(1))
+    assert nearest(queries, gallery, 1, options=options)[0].tolist() == [[0]]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("out_dtype", [np.uint16, np.float32])
+def test_rounding_takes_no_more_than_is_said(dtype, out_dtype) -> None:
+    rng = np.random.default_rng(5)
+    parts = [[features(rng, 40, size, dtype, "long and short") for size in (300, 7)] for _ in range(2)]
+    scale, rows, blocks, lengths = np.array([1.0, 0.3]), np.arange(40), [], []
+    with ThreadPoolExecutor(2) as pool:
+        for side, weights, part in (("queries", scale, parts[0]), ("gallery", None, parts[1])):
+            block = np.zeros((40, 320), out_dtype)
+            lengths.append(rounded_block(part, rows, weights, block, side, Workers(2, pool)))
+            blocks.append((block.astype(np.uint32) << 16).view(np.float32) if out_dtype == np.uint16 else block)
+    exact = all_similarities(*parts, list(scale))
+    off = np.abs(blocks[0].astype(float) @ blocks[1].astype(float).T - exact)
+    for row in range(40):
+        of_row = Lengths(lengths[1].whole[row : row + 1], lengths[1].lost[row : row + 1])
+        bound = error_bound(lengths[0], of_row, 0, CPU_UNIT)
+        size = lengths[0].whole @ of_row.whole[0]
+        assert (off[:, row] <= bound + 1e-14 * size).all()  # the sums of the reference round as well
+        step = 2**-8 if out_dtype == np.uint16 else 2**-24
+        assert (bound <= 2.02 * step * size + 1e-30).all(), "no longer than the largest rounding of every number"
+    summed = np.abs(blocks[0] @ blocks[1].T - blocks[0].astype(float) @ blocks[1].astype(float).T)
+    nothing = [Lengths(each.whole, np.zeros_like(each.lost)) for each in lengths]
+    assert (summed.max(axis=1) <= error_bound(nothing[0], nothing[1].longest(), 328, CPU_UNIT) * 1.01).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32", "16", "bf16"])
+@pytest.mark.parametrize("engine", ["torch", "faiss"])
+def test_a_gpu_finds_what_the_cpu_finds(engine, precision) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    rng = np.random.default_rng(6)
+    queries = [features(rng, 300, size, np.float16, "clustered") for size in (1024, 2048, 3000)]
+    gallery = [features(rng, 5000, size, np.float16, "clustered") for size in (1024, 2048, 3000)]
+    options = SearchOptions(engine=engine, precision="auto" if engine == "faiss" else precision, devices=("cuda:0",))
+    found = neighbours(queries, gallery, 20, options=options)
+    expected = neighbours(queries, gallery, 20, options=SearchOptions(devices=("cpu",)))
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.lowest, expected.lowest)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")  # of the similarities' float32

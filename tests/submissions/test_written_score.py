@@ -115,3 +115,22 @@ def test_an_overlap_within_rounding_of_a_half_does_change(tmp_path: Path) -> Non
         gallery = Gallery(one + 1, np.array([[0.0, 0, 10, 10]]), one, one)
         assert evaluate(Results.from_ranking(ranking, boxes), queries, gallery).acc[1] == before
         assert evaluate(written(boxes, ranking, tmp_path / "r.json", 3), queries, gallery).acc[1] == after
+
+
+@pytest.mark.parametrize("length", [1, 7, 20])
+def test_a_short_ranking_is_filled_up_as_the_writer_does(tmp_path: Path, length: int) -> None:
+    boxes, ranking, _, _ = world(3)
+    short = Ranking(ranking.query_rows, ranking.gallery_rows_QK[:, :length], ranking.similarities_QK[:, :length])
+    boxes = rounded(boxes, 2)
+    back, straight = written(boxes, short, tmp_path / "r.json", 2), Results.from_ranking(short, boxes)
+    for column in vars(straight):
+        assert np.array_equal(getattr(back, column), getattr(straight, column)), column
+
+
+def test_a_ranking_of_nothing_is_a_result_of_no_rows_and_one_without_a_gallery_is_refused() -> None:
+    empty = np.zeros(0, np.int64)
+    nothing = Ranking(empty, np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float32))
+    assert len(Results.from_ranking(nothing, Detections.empty())) == 0
+    boxes, _, _, _ = world(3)
+    with pytest.raises(ValueError, match="no gallery rows"):
+        Results.from_ranking(Ranking(np.zeros(1, np.int64), np.zeros((1, 0), np.int64), np.zeros((1, 0))), boxes)
