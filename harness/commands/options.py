@@ -39,6 +39,20 @@ Deduplicate = Annotated[
 ]
 LeaveOut = Annotated[bool, typer.Option("--leave-out-validation", help="Leave copies of validation crops out as well.")]
 
+Engine = Annotated[
+    Literal["auto", "torch", "faiss"],
+    typer.Option("--engine", help="What makes the products of searches; the answers are the same."),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory",
+        metavar="GB",
+        min=0.01,
+        help="For searches and projections, beside the features; sizes of blocks follow, answers stay the same.",
+    ),
+]
+
 WORK = Path("work")
 
 MOST_SHOWN = 20
@@ -173,11 +187,15 @@ def split_name(text: str, option: str = "--split") -> SplitName:
     raise typer.BadParameter(f"{text!r} is not one of {', '.join(SPLITS)}", param_hint=option)
 
 
-def open_pipeline(work: Path, data: Path, split: SplitName, report: Any) -> Any:
-    """The stages over one split in a working folder."""
+def open_pipeline(
+    work: Path, data: Path, split: SplitName, report: Any, *, engine: str = "auto", memory: float | None = None
+) -> Any:
+    """The stages over one split in a working folder; engine and memory (GB) are of searches."""
     from harness.pipeline import Pipeline
+    from harness.ranking.search import SearchOptions
 
-    return Pipeline(workplace(work), read_photos(data, split), report=report)
+    options = SearchOptions(engine=engine, memory_bytes=None if memory is None else int(memory * 1e9))  # type: ignore[arg-type]
+    return Pipeline(workplace(work), read_photos(data, split), report=report, search_options=options)
 
 
 def inference_settings(given: dict[str, Any]) -> Any:

@@ -29,13 +29,15 @@ def show_plan(
     *,
     every_box: bool = True,
     decimals: int = 3,
+    engine: str = "auto",
+    memory: float | None = None,
     as_json: bool = False,
 ) -> None:
     """Print what an ensemble would take; the arguments are those of the command."""
     from harness.jobs.planning import plan
     from harness.progress import silent
 
-    pipeline = open_pipeline(work, data, split, silent)
+    pipeline = open_pipeline(work, data, split, silent, engine=engine, memory=memory)
     found = plan(pipeline, spec_of(spec), every_box=every_box, decimals=decimals)
     if as_json:
         emit(found.as_json() | {"split": split, "rendered": pipeline.split.rendered})

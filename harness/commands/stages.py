@@ -12,7 +12,9 @@ import typer
 from harness.commands.options import (
     WORK,
     Data,
+    Engine,
     Json,
+    Memory,
     Seed,
     Sources,
     Spec,
@@ -69,12 +71,14 @@ def score(
             "the score is the same, and evaluate can look into the file.",
         ),
     ] = False,
+    engine: Engine = "auto",
+    memory: Memory = None,
     with_plan: WithPlan = False,
     as_json: Json = False,
 ) -> None:
     """Run what is missing, score by the official protocol, add a leaderboard row."""
     if with_plan:
-        show_plan(work, data, split, spec, every_box=every_box, as_json=as_json)
+        show_plan(work, data, split, spec, every_box=every_box, engine=engine, memory=memory, as_json=as_json)
         return
     from harness.jobs import oracles, results
     from harness.jobs.step_gains import step_gains
@@ -82,7 +86,7 @@ def score(
 
     with bars() as report:
         named = spec_of(spec)
-        pipeline = open_pipeline(work, data, split, report)
+        pipeline = open_pipeline(work, data, split, report, engine=engine, memory=memory)
         scored, row = results.score(pipeline, named, None if named == spec else spec, every_box=every_box)
         gains = step_gains(pipeline, scored)
         rungs = oracles.ladder(pipeline, named) if with_ladder else []
@@ -143,12 +147,14 @@ def submit(
     decimals: Annotated[
         int, typer.Option("--decimals", min=0, max=9, help="Of box coordinates; scores keep all their digits.")
     ] = 3,
+    engine: Engine = "auto",
+    memory: Memory = None,
     with_plan: WithPlan = False,
     as_json: Json = False,
 ) -> None:
     """Write the challenge JSON of an ensemble."""
     if with_plan:
-        show_plan(work, data, split, spec, decimals=decimals, as_json=as_json)
+        show_plan(work, data, split, spec, decimals=decimals, engine=engine, memory=memory, as_json=as_json)
         return
 
     from harness.jobs.results import hand_in
@@ -159,7 +165,7 @@ def submit(
 
     with bars() as report:
         path, num_bytes = hand_in(
-            open_pipeline(work, data, split, report),
+            open_pipeline(work, data, split, report, engine=engine, memory=memory),
             spec_of(spec),
             writable_file(out),
             decimals,
