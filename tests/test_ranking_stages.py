@@ -217,6 +217,9 @@ def test_weights_that_were_fitted_on_the_split_are_marked(pipeline: Pipeline) ->
     for fingerprint, says in (("elsewhere", None), (pipeline.split.fingerprint, "weights fitted on validation")):
         pipeline.work.keep_selection(spec, {"split": "validation", "fingerprint": fingerprint})
         assert score(pipeline, f"{spec} | qe(2)")[1].contamination == says
+        # The same weights in other numbers, and with other boxes, were fitted on these photos as well.
+        for same in ("histogram*2,m18*0.8 + ATSS", "histogram,m18*0.4 + GT"):
+            assert score(pipeline, same)[1].contamination == says
         assert score(pipeline, "histogram,m18*0.5 + ATSS")[1].contamination is None
     # Models that were chosen with equal weights are what anybody chooses who looks at the board: told, but ranked.
     pipeline.work.keep_selection(
