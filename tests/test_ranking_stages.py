@@ -17,7 +17,7 @@ from harness.spec import BoxSource
 from harness.timing import Stopwatch
 from harness.types import Detections
 from harness.workplace import Workplace
-from tests.commands import ok, refused
+from tests.commands import call, ok, refused
 
 STEPS = [
     "",
@@ -228,3 +228,10 @@ def test_weights_that_were_fitted_on_the_split_are_marked(pipeline: Pipeline) ->
     _, row = score(pipeline, "histogram,m18 + ATSS")
     assert row.contamination is None
     assert "models chosen on a half of validation" in row.artifacts
+
+
+@pytest.mark.parametrize("gigabytes", ["inf", "nan", "0", "-1", "1e7", "much"])
+def test_memory_is_a_number_of_gigabytes(data: Path, work: Path, gigabytes: str) -> None:
+    done = call("score", "histogram + GT", "--data", data, "--work", work, "--memory", gigabytes)
+    assert done.exit_code == 2, done.output
+    assert "--memory" in done.output
