@@ -102,7 +102,7 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
 
 
 def _was_chosen_on(pipeline: Pipeline, ensemble: Ensemble) -> bool:
-    """Whether `run.py select` took these models and weights for this split's photos, whatever boxes and steps follow."""
+    """Whether `run.py select` took these models and weights for these photos, whatever boxes and steps follow."""
     for spec, entries in pipeline.work.every_selection().items():
         if any(entry["fingerprint"] == pipeline.split.fingerprint for entry in entries):
             try:
