@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.few_rows import FewRows, is_few
+from harness.ranking.few_rows import FewRows, RoundedRows, is_few
 from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows, place
 from harness.ranking.search import SearchOptions, nearest, neighbours, similarities_of
 from harness.types import Floats, InputError, Ints, Progress
@@ -106,7 +107,7 @@ class FeatureSpace:
         """The min(count, N) rows nearest to each, itself among them."""
         centre, answers = self._answers()
         if self._few is not None and _is_on_cpu(options):
-            found = self._few.neighbours(answers[:, 0], count)
+            found = self._rounded.nearest(np.arange(len(self)), 0, count)
         else:
             asking: list[FeatureRows] = [*self._rows, np.ones((len(self), 1))]
             answering: list[FeatureRows] = [*self._rows, answers]
@@ -134,6 +135,8 @@ class FeatureSpace:
         self, query_rows: Ints, count: int, groups: tuple[Ints, Ints] | None, options: SearchOptions
     ) -> Ints:
         """The gallery rows nearest to some queries, (len(query_rows), min(count, G)); see `nearest` for the groups."""
+        if self._few is not None and groups is None and _is_on_cpu(options):
+            return self._rounded.nearest(query_rows, self.num_queries, count).ids
         _, answers = self._answers()
         asking = [ChosenRows(cast("NDArray[np.float16]", rows), query_rows) for rows in self._rows]
         found, _ = nearest(
@@ -145,6 +148,11 @@ class FeatureSpace:
             options=options,
         )
         return found
+
+    @cached_property
+    def _rounded(self) -> RoundedRows:
+        assert self._few is not None
+        return RoundedRows(self._few, self._answers()[1][:, 0])
 
     def _squared_lengths(self, model: int) -> Floats:
         """|row|² of each, (N,); equal rows get equal numbers."""

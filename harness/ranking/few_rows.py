@@ -41,25 +41,28 @@ class FewRows:
         rows: one (N, D) a model.
         weights: one positive weight a model.
         workers: threads.
+
+    Attributes:
+        stored: the rows as they are stored, one array (N, D) a model.
     """
 
     def __init__(self, rows: Sequence[FeatureRows], weights: Sequence[float], workers: Workers) -> None:
         from harness.ranking.exact import as_floats
 
         everything = np.arange(len(rows[0]))
-        self._stored = [np.asarray(part[:]) for part in rows]
-        self._numbers = [as_floats(part, everything, workers) for part in self._stored]
-        self._weights = weights
-        self._workers = workers
+        self.stored = [np.asarray(part[:]) for part in rows]
+        self._numbers = [as_floats(part, everything, workers) for part in self.stored]
+        self.weights = weights
+        self.workers = workers
 
     def similarities(self, left: Ints, right: Ints) -> Floats:
         """The float64 similarities of pairs of rows (P,), those of `harness.ranking.search.similarities_of`."""
         values = np.zeros(len(left))
 
         def score(start: int, stop: int) -> None:
-            self._add(left[start:stop], right[start:stop], values[start:stop])
+            self.add_similarities(left[start:stop], right[start:stop], values[start:stop])
 
-        self._workers.spread(len(left), score)
+        self.workers.spread(len(left), score)
         return values
 
     def squared_lengths(self, model: int) -> Floats:
@@ -73,67 +76,85 @@ class FewRows:
             rows = everything[start:stop]
             pair_products(numbers, numbers, rows, rows, 1.0, values[start:stop])
 
-        self._workers.spread(len(values), score)
+        self.workers.spread(len(values), score)
         return values
 
-    def neighbours(self, added: Floats, count: int) -> Neighbours:
-        """The rows of largest similarity to each, where a number is added to the similarity with each row.
+    def add_similarities(self, left: Ints, right: Ints, totals: Floats) -> None:
+        """Add the similarities of pairs of rows to ``totals`` (P,), in this thread."""
+        from harness.ranking.rounding import pair_products
 
-        Args:
-            added: (N,) float64.
-            count: K.
+        for numbers, weight in zip(self._numbers, self.weights, strict=True):
+            pair_products(numbers, numbers, left, right, weight, totals)
 
-        Returns:
-            ids, similarities with what was added, and the lowest of those: all in float64, whatever the products'
-            rounding.
-        """
+
+class RoundedRows:
+    """Few rows as bfloat16, to find those of largest similarity, where a number is added to that with each row.
+
+    Args:
+        rows: the rows; finite.
+        added: (N,) float64.
+    """
+
+    def __init__(self, rows: FewRows, added: Floats) -> None:
         import torch
 
         from harness.ranking.blocks import CPU_UNIT, error_bound, rounded_block
+
+        self._rows, self._added = rows, added
+        # What is added is one more product: of 1 with a number, and with what its rounding to bfloat16 takes.
+        column = np.ascontiguousarray(added[:, None])
+        upper = (column.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        ones = [np.ones((len(added), 1))] * 2
+        everything, width = np.arange(len(added)), 2 + sum(part.shape[1] for part in rows.stored)
+        asking, answering = (np.empty((len(added), width), np.uint16) for _ in range(2))
+        scale = np.array([*rows.weights, 1.0, 1.0])
+        query = rounded_block([*rows.stored, *ones], everything, scale, asking, "queries", rows.workers)
+        answers = [*rows.stored, upper, column - upper]
+        longest = rounded_block(answers, everything, None, answering, "gallery", rows.workers).longest()
+        self._errors = error_bound(query, longest, width + 9, CPU_UNIT)
+        self._asking, self._answering = (
+            torch.from_numpy(each).view(torch.bfloat16) for each in (asking, answering)
+        )
+
+    def nearest(self, asked: Ints, first: int, count: int) -> Neighbours:
+        """The rows of largest similarity to some.
+
+        Args:
+            asked: (A,) int64, the rows that ask.
+            first: rows from this one on answer; they are at least one.
+            count: how many are wanted of each.
+
+        Returns:
+            ids from 0 for ``first``, similarities with what was added, and the lowest of those, all in float64,
+            whatever the products' rounding.
+        """
+        import torch
+
         from harness.ranking.close_rows import find_close, keep_largest, keep_smallest
         from harness.ranking.products import strict_products
 
-        num_rows, width = len(added), 2 + sum(part.shape[1] for part in self._stored)
-        everything, count = np.arange(num_rows), min(count, num_rows)
-        # What is added is one more product: of 1 with a number, and with what its rounding to bfloat16 takes.
-        column = np.ascontiguousarray(added[:, None])
-        upper = ((column.astype(np.float32).view(np.uint32) >> 16) << 16).view(np.float32)
-        ones = [np.ones((num_rows, 1))] * 2
-        asking, answering = np.empty((num_rows, width), np.uint16), np.empty((num_rows, width), np.uint16)
-        scale = np.array([*self._weights, 1.0, 1.0])
-        query = rounded_block([*self._stored, *ones], everything, scale, asking, "queries", self._workers)
-        answers = rounded_block(
-            [*self._stored, upper, column - upper], everything, None, answering, "gallery", self._workers
-        )
-        errors = error_bound(query, answers.longest(), width + 9, CPU_UNIT)
-        left, right = (torch.from_numpy(each).view(torch.bfloat16) for each in (asking, answering))
-        ids, best, lowest = np.empty((num_rows, count), np.int64), np.empty((num_rows, count)), np.empty(num_rows)
-        bands = iter(range(0, num_rows, _BAND))
+        answering, added = self._answering[first:].T, self._added[first:]
+        count = min(count, len(added))
+        ids, best, lowest = np.empty((len(asked), count), np.int64), np.empty((len(asked), count)), np.empty(len(asked))
+        bands = iter(range(0, len(asked), _BAND))
 
         def search(_: int) -> None:
-            torch.set_num_threads(1)  # that many of torch's own for this one
-            space = torch.empty((min(_BAND, num_rows), num_rows), dtype=torch.bfloat16)
+            torch.set_num_threads(1)  # threads of its own; `strict_products` sets all back
+            space = torch.empty((min(_BAND, len(asked)), len(added)), dtype=torch.bfloat16)
             for start in bands:
-                band = slice(start, min(start + _BAND, num_rows))
-                products = torch.mm(left[band], right.T, out=space[: band.stop - start])
-                starts, high, low_starts, low = find_close(
-                    products.view(torch.int16).numpy(), errors[band], count
-                )
+                band = slice(start, min(start + _BAND, len(asked)))
+                rows = asked[band]
+                products = torch.mm(self._asking[torch.from_numpy(rows)], answering, out=space[: len(rows)])
+                bits = products.view(torch.int16).numpy()
+                high_starts, high, low_starts, low = find_close(bits, self._errors[rows], count)
                 columns = np.concatenate([high, low])
-                lengths = np.concatenate([np.diff(starts), np.diff(low_starts)])
-                asked = np.repeat(np.concatenate([everything[band], everything[band]]), lengths)
+                lengths = np.concatenate([np.diff(high_starts), np.diff(low_starts)])
                 values = np.zeros(len(columns))
-                self._add(asked, columns, values)
+                self._rows.add_similarities(np.repeat(np.concatenate([rows, rows]), lengths), columns + first, values)
                 values += added[columns]
-                keep_largest(starts, high, values[: len(high)], ids[band], best[band])
+                keep_largest(high_starts, high, values[: len(high)], ids[band], best[band])
                 keep_smallest(low_starts, values[len(high) :], lowest[band])
 
         with strict_products(1):
-            self._workers.each(search)
+            self._rows.workers.each(search)
         return Neighbours(ids, best, lowest)
-
-    def _add(self, left: Ints, right: Ints, totals: Floats) -> None:
-        from harness.ranking.rounding import pair_products
-
-        for numbers, weight in zip(self._numbers, self._weights, strict=True):
-            pair_products(numbers, numbers, left, right, weight, totals)

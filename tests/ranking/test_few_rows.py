@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from harness.ranking import few_rows
 from harness.ranking.exact import Workers
-from harness.ranking.few_rows import MOST_ROWS, FewRows, is_few
+from harness.ranking.few_rows import MOST_ROWS, FewRows, RoundedRows, is_few
 
 
 def neighbours_of_few(rows, weights, added, count, num_threads):
     with ThreadPoolExecutor(num_threads) as pool:
-        return FewRows(rows, weights, Workers(num_threads, pool)).neighbours(added, count)
+        few = FewRows(rows, weights, Workers(num_threads, pool))
+        return RoundedRows(few, added).nearest(np.arange(len(added)), 0, count)
 
 
 def assert_exact(rows, weights, added, count, atol=1e-12):
