@@ -127,19 +127,25 @@ class Answers:
         field = (starts, rows, jaccard, distances)
         choices = (is_own, wanted, lambda_value)
 
+        def choose(bounds: Floats) -> None:
+            def run(start: int, stop: int) -> None:
+                choose_best(*field, bounds, *choices, start, stop, places, values)
+
+            self.workers.spread(len(queries), run)
+
         def measure(entries: Ints) -> None:
             if len(entries):
                 each = queries[asking[entries]]
                 found = self.space.distances(each, rows[entries].astype(np.int64) + self.space.num_queries)
                 distances[entries] = found / self.lists.largest[each]
 
-        choose_best(*field, floors, *choices, places, values)
+        choose(floors)
         if lambda_value > 0:
             chosen = places[places >= 0]
             measure(chosen[np.isnan(distances[chosen])])
-            choose_best(*field, np.full_like(floors, np.inf), *choices, places, values)  # the best that are known
+            choose(np.full_like(floors, np.inf))  # the best that are known
             measure(find_contenders(starts, jaccard, distances, floors, *choices, values))
-            choose_best(*field, floors, *choices, places, values)
+            choose(floors)
         bounds = 1.0 - lambda_value + lambda_value * floors
         order = np.arange(self.top_k)
         is_complete = np.where(

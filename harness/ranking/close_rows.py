@@ -79,6 +79,7 @@ def find_close(bits: Ints16, errors: Floats, count: int) -> tuple[Ints, Ints, In
     reach = -(-num_columns // _STRIDES)
     keys = np.empty(num_columns, np.int16)
     most, least = np.empty(reach, np.int16), np.empty(reach, np.int16)
+    chosen = np.empty(reach + 1, np.int64)
     places, held = np.empty(num_columns + 1, np.int64), np.empty(num_columns + 1, np.int16)
     high_starts, low_starts = np.zeros(num_rows + 1, np.int64), np.zeros(num_rows + 1, np.int64)
     high, low = np.empty(2 * count * num_rows, np.int64), np.empty(8 * num_rows, np.int64)
@@ -95,25 +96,28 @@ def find_close(bits: Ints16, errors: Floats, count: int) -> tuple[Ints, Ints, In
         slack = 2 * errors[row]
         # The K-th largest of these extremes is at most the K-th largest of all.
         first = _rank(most, count, _LEAST)
-        limit = max(_limit(first, slack), _LEAST) if first > _LEAST else _LEAST
-        num_held = 0
+        limit = np.int16(_limit(first, slack) if first > _LEAST else _LEAST)
+        num_chosen = 0
         for place in range(reach):
-            if most[place] >= limit:
-                for column in range(place, num_columns, reach):
-                    places[num_held], held[num_held] = column, keys[column]
-                    num_held += keys[column] >= limit
-        limit = _limit(_rank(held[:num_held], count, first), slack)
+            chosen[num_chosen] = place
+            num_chosen += most[place] >= limit
+        num_held = 0
+        for seat in range(num_chosen):
+            for column in range(chosen[seat], num_columns, reach):
+                places[num_held], held[num_held] = column, keys[column]
+                num_held += keys[column] >= limit
+        last = _limit(_rank(held[:num_held], count, first), slack)
         high = room_ints(high, high_end + num_held + 1)
         for place in range(num_held):
             high[high_end] = places[place]
-            high_end += held[place] >= limit
-        limit = -_limit(-least.min(), slack)
+            high_end += held[place] >= last
+        last = -_limit(-least.min(), slack)
         low = room_ints(low, low_end + num_columns + 1)
         for place in range(reach):
-            if least[place] <= limit:
+            if least[place] <= last:
                 for column in range(place, num_columns, reach):
                     low[low_end] = column
-                    low_end += keys[column] <= limit
+                    low_end += keys[column] <= last
         high_starts[row + 1], low_starts[row + 1] = high_end, low_end
     return high_starts, high[:high_end].copy(), low_starts, low[:low_end].copy()
 

@@ -20,7 +20,7 @@ from harness.ranking.reciprocal import (
     count_columns,
     expand_sets,
     file_by_column,
-    mark_reciprocal,
+    find_reciprocal,
     weigh,
 )
 from harness.ranking.sparse_rows import SparseRows, stack
@@ -65,15 +65,18 @@ class CpuSteps:
         Returns:
             N rows of distances, NaN where not known.
         """
-        is_near, is_half = (np.empty((len(ids), k + 1), np.bool_) for k in (k1, half))
+        near, joining = (np.empty((len(ids), k + 1), np.int32) for k in (k1, half))
+        num_near, num_joining = (np.empty(len(ids), np.int32) for _ in range(2))
 
-        def mark(start: int, stop: int) -> None:
-            mark_reciprocal(ids, start, stop, is_near)
-            mark_reciprocal(ids, start, stop, is_half)
+        def find(start: int, stop: int) -> None:
+            find_reciprocal(ids, start, stop, near, num_near)
+            find_reciprocal(ids, start, stop, joining, num_joining)
 
-        list(shared_out(self._workers, len(ids), mark))
+        list(shared_out(self._workers, len(ids), find))
         blocks = shared_out(
-            self._workers, len(ids), lambda start, stop: expand_sets(ids, distances, is_near, is_half, start, stop)
+            self._workers,
+            len(ids),
+            lambda start, stop: expand_sets(ids, distances, near, num_near, joining, num_joining, start, stop),
         )
         return stack(blocks)
 
