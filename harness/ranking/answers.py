@@ -10,7 +10,7 @@ Legend: B queries of a block, G gallery rows, K neighbours of a row, T answers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from harness.ranking.feature_space import FeatureSpace, NeighbourLists
 from harness.ranking.search import SearchOptions
 from harness.ranking.sparse_rows import SparseRows
 from harness.types import Floats, Ints
+
+if TYPE_CHECKING:
+    from harness.ranking.exact import Workers
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Answers:
         top_k: T, at most G.
         groups: whose answers come first.
         options: of searches.
-        num_threads: at least 1.
+        workers: threads.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class Answers:
         top_k: int,
         groups: Groups | None,
         options: SearchOptions,
-        num_threads: int,
+        workers: Workers,
     ) -> None:
         self.space = space
         self.lists = lists
@@ -70,7 +73,7 @@ class Answers:
         self.is_grouped = groups is not None
         self.groups = groups or Groups(np.zeros(space.num_queries, np.int64), np.zeros(space.num_gallery, np.int64))
         self.options = options
-        self.num_threads = num_threads
+        self.workers = workers
 
     def of(self, queries: Ints, overlaps: SparseRows) -> tuple[Ints, Floats]:
         """The answers of some queries.
@@ -114,7 +117,7 @@ class Answers:
             found = enter(*overlap, near, known, floors, *groups, *rules, start, stop, num_found)
             return cast("tuple[Ints, NDArray[np.int32], Floats, Floats]", found)
 
-        blocks = zip(*shared_out(self.num_threads, len(queries), entered), strict=True)
+        blocks = zip(*shared_out(self.workers, len(queries), entered), strict=True)
         lengths, rows, jaccard, distances = (np.concatenate(parts) for parts in blocks)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         asking = np.repeat(np.arange(len(queries)), lengths)
@@ -124,19 +127,25 @@ class Answers:
         field = (starts, rows, jaccard, distances)
         choices = (is_own, wanted, lambda_value)
 
+        def choose(bounds: Floats) -> None:
+            def run(start: int, stop: int) -> None:
+                choose_best(*field, bounds, *choices, start, stop, places, values)
+
+            self.workers.spread(len(queries), run)
+
         def measure(entries: Ints) -> None:
             if len(entries):
                 each = queries[asking[entries]]
                 found = self.space.distances(each, rows[entries].astype(np.int64) + self.space.num_queries)
                 distances[entries] = found / self.lists.largest[each]
 
-        choose_best(*field, floors, *choices, places, values)
+        choose(floors)
         if lambda_value > 0:
             chosen = places[places >= 0]
             measure(chosen[np.isnan(distances[chosen])])
-            choose_best(*field, np.full_like(floors, np.inf), *choices, places, values)  # the best that are known
+            choose(np.full_like(floors, np.inf))  # the best that are known
             measure(find_contenders(starts, jaccard, distances, floors, *choices, values))
-            choose_best(*field, floors, *choices, places, values)
+            choose(floors)
         bounds = 1.0 - lambda_value + lambda_value * floors
         order = np.arange(self.top_k)
         is_complete = np.where(

@@ -1,6 +1,14 @@
-"""Rows that may be among the nearest of each, told from all products in bfloat16 at once; compiled.
+"""Rows that may be among the nearest of each, told from their products in bfloat16; compiled.
 
-Legend: N rows, K neighbours of a row, P pairs.
+Rounding to bfloat16 never turns the order of two numbers round, and it has few values: so the products of a row are
+compared as the integers that their bits are, and one number a row tells which of them may be among the largest.
+
+Let s be the exact numbers of a row, f what the hardware sums in float32, |f - s| <= e, v those rounded to bfloat16, and
+S, F, V the K-th largest of each. Whatever is among the K largest has s >= S, hence f >= s - e >= S - e >= F - 2e; F is at
+least the middle M between V and the bfloat16 below it, since it was rounded to V; and as rounding keeps the order, v is
+at least M - 2e rounded. The same holds upside down for the smallest.
+
+Legend: N rows, B rows of a band of them, K neighbours of a row, P pairs.
 """
 
 from __future__ import annotations
@@ -9,100 +17,109 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from harness.ranking.reciprocal import Ints32, room_ints
+from harness.ranking.reciprocal import room_ints
 from harness.types import Floats, Ints
 
+Ints16 = NDArray[np.int16]
+
 _STRIDES = 16
-_ROUNDING = np.float32(2.0**-7.9)  # bfloat16 has 8 bits: 2^-8 of a product, and what float32 rounds after
+_LEAST, _MOST = -(2**15), 2**15 - 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")  # type: ignore[untyped-decorator]
+def _ordered(bits: Ints16, keys: Ints16) -> None:
+    """Integers in the order of the bfloat16 numbers of the bits: the magnitude with its sign, so -0 and 0 are equal."""
+    for column in range(len(bits)):
+        sign = np.int16(bits[column] >> np.int16(15))
+        keys[column] = np.int16((np.int16(bits[column] & np.int16(0x7FFF)) ^ sign) - sign)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _keep_large(best: NDArray[np.float32], value: float) -> None:
-    """Put a value among the largest ones, which descend."""
-    seat = len(best) - 1
-    if value > best[seat]:
-        while seat > 0 and best[seat - 1] < value:
-            best[seat] = best[seat - 1]
-            seat -= 1
-        best[seat] = value
+def _rank(keys: Ints16, count: int, least: int) -> int:
+    """The ``count``-th largest of at most 2^15 - 1 keys, where it is ``least`` or more; ``least`` otherwise."""
+    low, high = np.int64(least), np.int64(_MOST)
+    while low < high:
+        middle = (low + high + 1) >> 1
+        limit, num_reaching = np.int16(middle), np.int16(0)  # of 16 bits, as vectors of many numbers want it
+        for place in range(len(keys)):
+            num_reaching = np.int16(num_reaching + np.int16(keys[place] >= limit))
+        if num_reaching >= count:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})  # type: ignore[untyped-decorator]
-def find_close(
-    bits: NDArray[np.uint16], added: NDArray[np.float32], errors: Floats, count: int, start: int, stop: int
-) -> tuple[Ints, Ints32, Ints, Ints32]:
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _limit(key: int, slack: float) -> int:
+    """The key of what may have been ``slack`` less than a number that was rounded to ``key``, rounded likewise.
+
+    Halves are rounded down and one bit more is taken off, for the float32 that the difference is brought to.
+    """
+    middle = (key << 16) - (1 << 15)
+    magnitude = np.uint32(abs(middle)).view(np.float32)
+    lower = np.float32((-magnitude if middle < 0 else magnitude) - slack)
+    bits = np.int64(np.float32(abs(lower)).view(np.uint32))
+    return ((-bits if lower < 0 else bits) - 1 + 0x7FFF) >> 16
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def find_close(bits: Ints16, errors: Floats, count: int) -> tuple[Ints, Ints, Ints, Ints]:
     """The columns that may be among the largest of some rows, and those that may be the smallest.
 
     Args:
-        bits: (N, N) products, bits of bfloat16.
-        added: (N,) float32, what is added to each column.
-        errors: (N,) float64, how far a product of the row may be off before it was rounded to bfloat16.
+        bits: (B, N) int16, products as bits of bfloat16; N is below 2^15.
+        errors: (B,) float64, how far a product of the row may be off before it was rounded to bfloat16.
         count: K, at most N.
-        start: first row to do.
-        stop: the one after the last.
 
     Returns:
-        Lengths (stop - start,) and columns of the largest; the same of the smallest.
+        Where the largest of each row start (B + 1,), and their columns; the same of the smallest; all int64.
     """
-    num_rows = bits.shape[1]
-    reach = -(-num_rows // _STRIDES)
-    words = np.zeros(_STRIDES * reach, np.uint32)
-    offsets = np.zeros(len(words), np.float32)
-    offsets[:num_rows] = added
-    lower, upper = np.empty(len(words), np.float32), np.empty(len(words), np.float32)
-    most, most_upper, least = np.empty(reach, np.float32), np.empty(reach, np.float32), np.empty(reach, np.float32)
-    least_upper, best = np.empty(reach, np.float32), np.empty(count, np.float32)
-    high_lengths, low_lengths = np.zeros(stop - start, np.int64), np.zeros(stop - start, np.int64)
-    high = np.empty(2 * count * (stop - start), np.int32)
-    low = np.empty(16 * (stop - start), np.int32)
+    num_rows, num_columns = bits.shape
+    reach = -(-num_columns // _STRIDES)
+    keys = np.empty(num_columns, np.int16)
+    most, least = np.empty(reach, np.int16), np.empty(reach, np.int16)
+    chosen = np.empty(reach + 1, np.int64)
+    places, held = np.empty(num_columns + 1, np.int64), np.empty(num_columns + 1, np.int16)
+    high_starts, low_starts = np.zeros(num_rows + 1, np.int64), np.zeros(num_rows + 1, np.int64)
+    high, low = np.empty(2 * count * num_rows, np.int64), np.empty(8 * num_rows, np.int64)
     high_end, low_end = 0, 0
-    for row in range(start, stop):
-        row_bits = bits[row]
-        for column in range(num_rows):
-            words[column] = np.uint32(row_bits[column]) << np.uint32(16)
-        floats = words.view(np.float32)
-        error = np.float32(errors[row] * (1 + 1e-6))
-        for column in range(len(words)):
-            value = floats[column] + offsets[column]
-            margin = error + _ROUNDING * (abs(floats[column]) + abs(offsets[column]))
-            lower[column], upper[column] = value - margin, value + margin
-        lower[num_rows:], upper[num_rows:] = np.inf, -np.inf  # never among the smallest, never among the largest
+    for row in range(num_rows):
+        _ordered(bits[row], keys)
         # Of every reach-th column together the extremes: most of them need no second look.
-        most[:], most_upper[:], least[:] = -np.inf, -np.inf, np.inf
-        least_upper[:] = np.inf
-        for stride in range(0, num_rows, reach):
-            some_lower, some_upper = lower[stride : stride + reach], upper[stride : stride + reach]
-            for place in range(reach):
-                most_upper[place] = max(most_upper[place], some_upper[place])
-                least[place] = min(least[place], some_lower[place])
-            for place in range(min(reach, num_rows - stride)):
-                most[place] = max(most[place], some_lower[place])
-                least_upper[place] = min(least_upper[place], some_upper[place])
-        smallest = least_upper.min()
+        most[:], least[:] = _LEAST, _MOST
+        for stride in range(0, num_columns, reach):
+            some = keys[stride : min(stride + reach, num_columns)]
+            for place in range(len(some)):
+                most[place] = max(most[place], some[place])
+                least[place] = min(least[place], some[place])
+        slack = 2 * errors[row]
         # The K-th largest of these extremes is at most the K-th largest of all.
-        best[:] = -np.inf
+        first = _rank(most, count, _LEAST)
+        limit = np.int16(_limit(first, slack) if first > _LEAST else _LEAST)
+        num_chosen = 0
         for place in range(reach):
-            _keep_large(best, most[place])
-        first_limit = best[count - 1]
-        best[:] = -np.inf
+            chosen[num_chosen] = place
+            num_chosen += most[place] >= limit
+        num_held = 0
+        for seat in range(num_chosen):
+            for column in range(chosen[seat], num_columns, reach):
+                places[num_held], held[num_held] = column, keys[column]
+                num_held += keys[column] >= limit
+        last = _limit(_rank(held[:num_held], count, first), slack)
+        high = room_ints(high, high_end + num_held + 1)
+        for place in range(num_held):
+            high[high_end] = places[place]
+            high_end += held[place] >= last
+        last = -_limit(-least.min(), slack)
+        low = room_ints(low, low_end + num_columns + 1)
         for place in range(reach):
-            if most[place] >= first_limit:
-                for column in range(place, num_rows, reach):
-                    _keep_large(best, lower[column])
-        limit = best[count - 1]
-        high, low = room_ints(high, high_end + num_rows), room_ints(low, low_end + num_rows)
-        first_high, first_low = high_end, low_end
-        for place in range(reach):
-            if most_upper[place] >= limit:
-                for column in range(place, num_rows, reach):
-                    high[high_end] = column
-                    high_end += upper[column] >= limit
-            if least[place] <= smallest:
-                for column in range(place, num_rows, reach):
+            if least[place] <= last:
+                for column in range(place, num_columns, reach):
                     low[low_end] = column
-                    low_end += lower[column] <= smallest
-        high_lengths[row - start], low_lengths[row - start] = high_end - first_high, low_end - first_low
-    return high_lengths, high[:high_end].copy(), low_lengths, low[:low_end].copy()
+                    low_end += keys[column] <= last
+        high_starts[row + 1], low_starts[row + 1] = high_end, low_end
+    return high_starts, high[:high_end].copy(), low_starts, low[:low_end].copy()
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")  # type: ignore[untyped-decorator]
@@ -111,20 +128,18 @@ def _is_before(value: float, column: int, other_value: float, other_column: int)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def keep_largest(starts: Ints, columns: Ints, values: Floats, start: int, stop: int, ids: Ints, best: Floats) -> None:
-    """The largest values of some rows, descending, equal ones by ascending column.
+def keep_largest(starts: Ints, columns: Ints, values: Floats, ids: Ints, best: Floats) -> None:
+    """The largest values of each row, descending, equal ones by ascending column.
 
     Args:
-        starts: (N + 1,) int64.
+        starts: (B + 1,) int64.
         columns: (P,) int64.
         values: (P,) float64.
-        start: first row to do.
-        stop: the one after the last.
-        ids: (N, K) int64, is filled with columns.
-        best: (N, K) float64, is filled with values.
+        ids: (B, K) int64, is filled with columns.
+        best: (B, K) float64, is filled with values.
     """
-    count = ids.shape[1]
-    for row in range(start, stop):
+    num_rows, count = ids.shape
+    for row in range(num_rows):
         held = 0
         for place in range(starts[row], starts[row + 1]):
             value = values[place]
@@ -141,6 +156,6 @@ def keep_largest(starts: Ints, columns: Ints, values: Floats, start: int, stop: 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def keep_smallest(starts: Ints, values: Floats, smallest: Floats) -> None:
-    """The smallest value of each row, which has at least one, into ``smallest`` (N,) float64."""
+    """The smallest value of each row, which has at least one, into ``smallest`` (B,) float64."""
     for row in range(len(smallest)):
         smallest[row] = values[starts[row] : starts[row + 1]].min()

@@ -144,10 +144,12 @@ def choose_best(
     is_own: Bools,
     wanted: Ints,
     lambda_value: float,
+    start: int,
+    stop: int,
     places: Ints,
     values: Floats,
 ) -> None:
-    """The best candidates of each query: by value, equal ones by gallery row; those of its own group first.
+    """The best candidates of some queries: by value, equal ones by gallery row; those of its own group first.
 
     Args:
         starts: (B + 1,) int64, of the candidates.
@@ -158,12 +160,14 @@ def choose_best(
         is_own: (C,) bool, of the query's own group.
         wanted: (B,) int64, how many answers are to be of the own group; the others are not.
         lambda_value: weight of the distance.
+        start: first query to do.
+        stop: the one after the last.
         places: (B, T) int64, is filled: the candidates; -1 where there are too few.
         values: (B, T) float64, is filled: their values; infinite where there are too few.
     """
-    places[:] = -1
-    values[:] = np.inf
-    for query in range(len(wanted)):
+    places[start:stop] = -1
+    values[start:stop] = np.inf
+    for query in range(start, stop):
         for entry in range(starts[query], starts[query + 1]):
             low, high = (0, wanted[query]) if is_own[entry] else (wanted[query], places.shape[1])
             if low == high:

@@ -42,6 +42,14 @@ class Workers:
         for _ in self.pool.map(work, bounds[:-1], bounds[1:]):
             pass
 
+    def each(self, work: Callable[[int], Any]) -> None:
+        """Call ``work(number)`` once a thread, all at the same time; an exception comes through."""
+        if self.num_threads == 1:
+            work(0)
+            return
+        for _ in self.pool.map(work, range(self.num_threads)):
+            pass
+
 
 def lying(part: FeatureRows, rows: Ints) -> tuple[NDArray[Any], Ints]:
     """An array that holds the wanted rows as they are stored, and where: no copy, but for types that are rare."""

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.few_rows import is_few, neighbours_of_few
+from harness.ranking.few_rows import FewRows, RoundedRows, is_few
 from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows, place
 from harness.ranking.search import SearchOptions, nearest, neighbours, similarities_of
 from harness.types import Floats, InputError, Ints, Progress
+
+if TYPE_CHECKING:
+    from harness.ranking.exact import Workers
 
 _SUSPECTS = 4096  # rows read at once to see what is wrong with them
 
@@ -49,13 +53,16 @@ class FeatureSpace:
         queries: one (Q, D) array, or one per model.
         gallery: one (G, D) array, or one per model.
         weights: one positive weight per model, on its part of the squared distance; None for 1 each.
+        workers: threads, which hold out as long as the space is asked.
 
     Raises:
         InputError: shapes disagree, there is no model, a weight is not positive, or a row has a number that is not
             finite, or is zero.
     """
 
-    def __init__(self, queries: OneOrMore, gallery: OneOrMore, weights: Sequence[float] | None) -> None:
+    def __init__(
+        self, queries: OneOrMore, gallery: OneOrMore, weights: Sequence[float] | None, workers: Workers
+    ) -> None:
         upper, lower = _models(queries), _models(gallery)
         if not upper or len(upper) != len(lower):
             raise InputError(
@@ -84,23 +91,23 @@ class FeatureSpace:
         self.num_queries, self.num_gallery = len(upper[0]), len(lower[0])
         self._weights = scale.tolist()
         self._rows = [JoinedRows(query, rows) for query, rows in zip(upper, lower, strict=True)]
+        self._few = FewRows(self._rows, self._weights, workers) if is_few(self._rows) else None
         self._squared_N = np.zeros(len(self))
         for model, weight in enumerate(self._weights):
+            squared = self._squared_lengths(model)
             for rows, name in ((upper[model], "queries"), (lower[model], "gallery")):
                 offset = 0 if name == "queries" else self.num_queries
-                name = f"{name} of model {model}"
-                self._squared_N[offset : offset + len(rows)] += weight * _squared_lengths(rows, name)
+                _refuse(rows, squared[offset : offset + len(rows)], f"{name} of model {model}")
+            self._squared_N += weight * squared
 
     def __len__(self) -> int:
         return self.num_queries + self.num_gallery
 
-    def neighbours(
-        self, count: int, options: SearchOptions, num_threads: int, progress: Progress | None = None
-    ) -> NeighbourLists:
-        """The min(count, N) rows nearest to each, itself among them; ``num_threads`` where ``options`` name none."""
+    def neighbours(self, count: int, options: SearchOptions, progress: Progress | None = None) -> NeighbourLists:
+        """The min(count, N) rows nearest to each, itself among them."""
         centre, answers = self._answers()
-        if _is_on_cpu(options) and is_few(self._rows):
-            found = neighbours_of_few(self._rows, self._weights, answers[:, 0], count, num_threads)
+        if self._few is not None and _is_on_cpu(options):
+            found = self._rounded.nearest(np.arange(len(self)), 0, count)
         else:
             asking: list[FeatureRows] = [*self._rows, np.ones((len(self), 1))]
             answering: list[FeatureRows] = [*self._rows, answers]
@@ -118,13 +125,18 @@ class FeatureSpace:
 
     def distances(self, rows: Ints, others: Ints) -> Floats:
         """Squared distances of pairs of rows, (P,)."""
-        similarities = similarities_of(self._rows, self._rows, rows, others, self._weights)
+        if self._few is not None:
+            similarities = self._few.similarities(rows, others)
+        else:
+            similarities = similarities_of(self._rows, self._rows, rows, others, self._weights)
         return np.asarray(np.maximum(self._squared_N[rows] + self._squared_N[others] - 2 * similarities, 0))
 
     def nearest_gallery(
         self, query_rows: Ints, count: int, groups: tuple[Ints, Ints] | None, options: SearchOptions
     ) -> Ints:
         """The gallery rows nearest to some queries, (len(query_rows), min(count, G)); see `nearest` for the groups."""
+        if self._few is not None and groups is None and _is_on_cpu(options):
+            return self._rounded.nearest(query_rows, self.num_queries, count).ids
         _, answers = self._answers()
         asking = [ChosenRows(cast("NDArray[np.float16]", rows), query_rows) for rows in self._rows]
         found, _ = nearest(
@@ -136,6 +148,20 @@ class FeatureSpace:
             options=options,
         )
         return found
+
+    @cached_property
+    def _rounded(self) -> RoundedRows:
+        assert self._few is not None
+        return RoundedRows(self._few, self._answers()[1][:, 0])
+
+    def _squared_lengths(self, model: int) -> Floats:
+        """|row|² of each, (N,); equal rows get equal numbers."""
+        if self._few is not None:
+            return self._few.squared_lengths(model)
+        parts = (self._rows[model].upper, self._rows[model].lower)
+        return np.concatenate(
+            [similarities_of([rows], [rows], np.arange(len(rows)), np.arange(len(rows))) for rows in parts]
+        )
 
     def _answers(self) -> tuple[float, Floats]:
         """A constant, and what a search adds to the inner products with each row (N, 1): the constant - |b|²/2.
@@ -160,11 +186,8 @@ def _models(features: OneOrMore) -> list[FeatureRows]:
     return [cast(FeatureRows, features)] if hasattr(features, "shape") else list(features)
 
 
-def _squared_lengths(rows: FeatureRows, name: str) -> Floats:
-    """|row|² of each, (n,); equal rows get equal numbers."""
-
-    everything = np.arange(len(rows))
-    squared = similarities_of([rows], [rows], everything, everything)
+def _refuse(rows: FeatureRows, squared: Floats, name: str) -> None:
+    """Raise `InputError` for a row that is not finite or has no length; ``squared`` are their squared lengths."""
     # Compiled decoding of half precision takes what is not finite for 65,536 and more.
     suspects = np.flatnonzero(~((squared > 0) & (squared < 2.0**32)))
     for start in range(0, len(suspects), _SUSPECTS):
@@ -176,4 +199,3 @@ def _squared_lengths(rows: FeatureRows, name: str) -> Floats:
             what = "is zero and has no direction" if squared[row] == 0 else "is too long"
             what = what if is_finite[wrong[0]] else "has a number that is not finite"
             raise InputError(f"{place(rows, row, name)} {what}: embed that box again")
-    return squared

@@ -1,19 +1,17 @@
-"""The search for the neighbours of few rows among themselves: all their products at once, none of them kept.
+"""Few rows among themselves: held as they are multiplied, all their products looked at, none of them kept.
 
-`harness.ranking.search.neighbours` goes through blocks that are many where rows are many; where all products fit in
-memory, one look at them tells which pairs have to be scored exactly.
+`harness.ranking.search.neighbours` goes through blocks that are many where rows are many; where all rows fit in memory,
+one look at their products, a band at a time while it is in the cache, tells which pairs have to be scored exactly.
 
-Legend: N rows, W columns of all models together, M models, K neighbours of a row, P pairs.
+Legend: N rows, B rows of a band, W columns of all models together, M models, K neighbours of a row, P pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search import Neighbours
@@ -23,8 +21,9 @@ if TYPE_CHECKING:
     from harness.ranking.exact import Workers
 
 MOST_ROWS = 8192
-"""Products of so many take 128 MB."""
+"""Column numbers and counts of them fit in 16 bits."""
 _MOST_NUMBERS = 1 << 26  # of features in single precision, 256 MB
+_BAND = 256  # rows: 2 MB of products with 4,000
 
 
 def is_few(rows: Sequence[FeatureRows]) -> bool:
@@ -35,69 +34,127 @@ def is_few(rows: Sequence[FeatureRows]) -> bool:
     return len(rows[0]) <= MOST_ROWS and num_numbers <= _MOST_NUMBERS and has_bf16_units()
 
 
-def neighbours_of_few(
-    rows: Sequence[FeatureRows], weights: Sequence[float], added: Floats, count: int, num_threads: int
-) -> Neighbours:
-    """The rows of largest similarity to each, where a number is added to the similarity with each row.
+class FewRows:
+    """Rows that are read once.
 
     Args:
-        rows: one (N, D) a model; finite.
+        rows: one (N, D) a model.
         weights: one positive weight a model.
-        added: (N,) float64.
-        count: K.
-        num_threads: at least 1.
+        workers: threads.
 
-    Returns:
-        ids, similarities with what was added, and the lowest of those: all in float64, whatever the products' rounding.
+    Attributes:
+        stored: the rows as they are stored, one array (N, D) a model.
     """
-    import torch
 
-    from harness.ranking.blocks import CPU_UNIT, error_bound, rounded_block
-    from harness.ranking.close_rows import find_close, keep_largest, keep_smallest
-    from harness.ranking.exact import Workers
-    from harness.ranking.products import strict_products
-    from harness.ranking.reciprocal_cpu import shared_out
+    def __init__(self, rows: Sequence[FeatureRows], weights: Sequence[float], workers: Workers) -> None:
+        from harness.ranking.exact import as_floats
 
-    num_rows, width = len(rows[0]), sum(part.shape[1] for part in rows)
-    everything, count = np.arange(num_rows), min(count, num_rows)
-    with ThreadPoolExecutor(num_threads) as pool, strict_products(num_threads):
-        workers = Workers(num_threads, pool)
-        asking, answering = np.empty((num_rows, width), np.uint16), np.empty((num_rows, width), np.uint16)
-        query = rounded_block(rows, everything, np.asarray(weights), asking, "queries", workers)
-        answers = rounded_block(rows, everything, None, answering, "gallery", workers)
-        errors = error_bound(query, answers.longest(), width + 9, CPU_UNIT)
-        left, right = (torch.from_numpy(each).view(torch.bfloat16) for each in (asking, answering))
-        bits = torch.mm(left, right.T).view(torch.uint16).numpy()
-        small = added.astype(np.float32)
-        errors += 2.0**-23 * np.abs(added).max()
-        found = shared_out(
-            num_threads, num_rows, lambda start, stop: find_close(bits, small, errors, count, start, stop)
+        everything = np.arange(len(rows[0]))
+        self.stored = [np.asarray(part[:]) for part in rows]
+        self._numbers = [as_floats(part, everything, workers) for part in self.stored]
+        self.weights = weights
+        self.workers = workers
+
+    def similarities(self, left: Ints, right: Ints) -> Floats:
+        """The float64 similarities of pairs of rows (P,), those of `harness.ranking.search.similarities_of`."""
+        values = np.zeros(len(left))
+
+        def score(start: int, stop: int) -> None:
+            self.add_similarities(left[start:stop], right[start:stop], values[start:stop])
+
+        self.workers.spread(len(left), score)
+        return values
+
+    def squared_lengths(self, model: int) -> Floats:
+        """|row|² of each in one model, (N,), without its weight."""
+        from harness.ranking.rounding import pair_products
+
+        numbers, everything = self._numbers[model], np.arange(len(self._numbers[model]))
+        values = np.zeros(len(numbers))
+
+        def score(start: int, stop: int) -> None:
+            rows = everything[start:stop]
+            pair_products(numbers, numbers, rows, rows, 1.0, values[start:stop])
+
+        self.workers.spread(len(values), score)
+        return values
+
+    def add_similarities(self, left: Ints, right: Ints, totals: Floats) -> None:
+        """Add the similarities of pairs of rows to ``totals`` (P,), in this thread."""
+        from harness.ranking.rounding import pair_products
+
+        for numbers, weight in zip(self._numbers, self.weights, strict=True):
+            pair_products(numbers, numbers, left, right, weight, totals)
+
+
+class RoundedRows:
+    """Few rows as bfloat16, to find those of largest similarity, where a number is added to that with each row.
+
+    Args:
+        rows: the rows; finite.
+        added: (N,) float64.
+    """
+
+    def __init__(self, rows: FewRows, added: Floats) -> None:
+        import torch
+
+        from harness.ranking.blocks import CPU_UNIT, error_bound, rounded_block
+
+        self._rows, self._added = rows, added
+        # What is added is one more product: of 1 with a number, and with what its rounding to bfloat16 takes.
+        column = np.ascontiguousarray(added[:, None])
+        upper = (column.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        ones = [np.ones((len(added), 1))] * 2
+        everything, width = np.arange(len(added)), 2 + sum(part.shape[1] for part in rows.stored)
+        asking, answering = (np.empty((len(added), width), np.uint16) for _ in range(2))
+        scale = np.array([*rows.weights, 1.0, 1.0])
+        query = rounded_block([*rows.stored, *ones], everything, scale, asking, "queries", rows.workers)
+        answers = [*rows.stored, upper, column - upper]
+        longest = rounded_block(answers, everything, None, answering, "gallery", rows.workers).longest()
+        self._errors = error_bound(query, longest, width + 9, CPU_UNIT)
+        self._asking, self._answering = (
+            torch.from_numpy(each).view(torch.bfloat16) for each in (asking, answering)
         )
-        high_lengths, high, low_lengths, low = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        columns = np.concatenate([high, low]).astype(np.int64)
-        asked = np.concatenate([np.repeat(everything, lengths) for lengths in (high_lengths, low_lengths)])
-        values = _scored(rows, weights, asked, columns, workers) + added[columns]
-    starts, low_starts = (np.concatenate([np.zeros(1, np.int64), np.cumsum(n)]) for n in (high_lengths, low_lengths))
-    ids, best, lowest = np.empty((num_rows, count), np.int64), np.empty((num_rows, count)), np.empty(num_rows)
-    list(
-        shared_out(
-            num_threads, num_rows, lambda start, stop: keep_largest(starts, columns, values, start, stop, ids, best)
-        )
-    )
-    keep_smallest(low_starts + starts[-1], values, lowest)
-    return Neighbours(ids, best, lowest)
 
+    def nearest(self, asked: Ints, first: int, count: int) -> Neighbours:
+        """The rows of largest similarity to some.
 
-def _scored(rows: Sequence[FeatureRows], weights: Sequence[float], left: Ints, right: Ints, workers: Workers) -> Floats:
-    from harness.ranking.exact import as_floats
-    from harness.ranking.rounding import pair_products
+        Args:
+            asked: (A,) int64, the rows that ask.
+            first: rows from this one on answer; they are at least one.
+            count: how many are wanted of each.
 
-    values = np.zeros(len(left))
-    for part, weight in zip(rows, weights, strict=True):
-        numbers = as_floats(part, np.arange(len(part)), workers)
+        Returns:
+            ids from 0 for ``first``, similarities with what was added, and the lowest of those, all in float64,
+            whatever the products' rounding.
+        """
+        import torch
 
-        def add(start: int, stop: int, numbers: NDArray[Any] = numbers, weight: float = weight) -> None:
-            pair_products(numbers, numbers, left[start:stop], right[start:stop], weight, values[start:stop])
+        from harness.ranking.close_rows import find_close, keep_largest, keep_smallest
+        from harness.ranking.products import strict_products
 
-        workers.spread(len(left), add)
-    return values
+        answering, added = self._answering[first:].T, self._added[first:]
+        count = min(count, len(added))
+        ids, best, lowest = np.empty((len(asked), count), np.int64), np.empty((len(asked), count)), np.empty(len(asked))
+        bands = iter(range(0, len(asked), _BAND))
+
+        def search(_: int) -> None:
+            torch.set_num_threads(1)  # threads of its own; `strict_products` sets all back
+            space = torch.empty((min(_BAND, len(asked)), len(added)), dtype=torch.bfloat16)
+            for start in bands:
+                band = slice(start, min(start + _BAND, len(asked)))
+                rows = asked[band]
+                products = torch.mm(self._asking[torch.from_numpy(rows)], answering, out=space[: len(rows)])
+                bits = products.view(torch.int16).numpy()
+                high_starts, high, low_starts, low = find_close(bits, self._errors[rows], count)
+                columns = np.concatenate([high, low])
+                lengths = np.concatenate([np.diff(high_starts), np.diff(low_starts)])
+                values = np.zeros(len(columns))
+                self._rows.add_similarities(np.repeat(np.concatenate([rows, rows]), lengths), columns + first, values)
+                values += added[columns]
+                keep_largest(high_starts, high, values[: len(high)], ids[band], best[band])
+                keep_smallest(low_starts, values[len(high) :], lowest[band])
+
+        with strict_products(1):
+            self._rows.workers.each(search)
+        return Neighbours(ids, best, lowest)

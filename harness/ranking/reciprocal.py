@@ -14,28 +14,36 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from harness.types import Bools, Floats, Ints
+from harness.types import Floats, Ints
 
 Ints32 = NDArray[np.int32]
 
 
+_NEAR = 1 << 24  # more than a row has neighbours
+
+
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def mark_reciprocal(ids: Ints32, start: int, stop: int, flags: Bools) -> None:
-    """Which neighbours have the row among theirs.
+def find_reciprocal(ids: Ints32, start: int, stop: int, members: Ints32, counts: Ints32) -> None:
+    """R of some rows: the neighbours that have the row among theirs.
 
     Args:
         ids: (N, K) int32, the row itself first.
         start: first row to do.
         stop: row after the last.
-        flags: (N, k) bool with k <= K, is filled: the row is among the first k of that neighbour of it.
+        members: (N, k) int32 with k <= K, whose first places are filled: neighbours of which the row is among the
+            first k, in their order.
+        counts: (N,) int32, is filled: how many they are.
     """
-    k = flags.shape[1]
+    k = members.shape[1]
     for row in range(start, stop):
+        end = 0
         for place in range(k):
             found = False
             for other in ids[ids[row, place], :k]:
                 found |= other == row
-            flags[row, place] = found
+            members[row, end] = ids[row, place]
+            end += found
+        counts[row] = end
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -60,15 +68,24 @@ def room_floats(array: Floats, needed: int) -> Floats:
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def expand_sets(
-    ids: Ints32, distances: Floats, is_near: Bools, is_half: Bools, start: int, stop: int
+    ids: Ints32,
+    distances: Floats,
+    near: Ints32,
+    num_near: Ints32,
+    joining: Ints32,
+    num_joining: Ints32,
+    start: int,
+    stop: int,
 ) -> tuple[Ints, Ints32, Floats]:
     """R* of some rows: R(i, k1), and R(j, k1/2) of those j in it of which more than two thirds lie in R(i, k1).
 
     Args:
         ids: (N, K) int32, the row itself first.
         distances: (N, K) float64, to those.
-        is_near: (N, k1 + 1) bool, see `mark_reciprocal`.
-        is_half: (N, k1/2 + 1) bool, likewise.
+        near: (N, k1 + 1) int32, R(i, k1), see `find_reciprocal`.
+        num_near: (N,) int32, how many those are.
+        joining: (N, k1/2 + 1) int32, R(j, k1/2).
+        num_joining: (N,) int32, how many those are.
         start: first row to do.
         stop: row after the last.
 
@@ -77,55 +94,42 @@ def expand_sets(
         the other in its list.
     """
     num_rows, num_neighbours = ids.shape
-    k1, half = is_near.shape[1], is_half.shape[1]
-    seats = np.zeros(num_rows, np.int32)  # 1 + the place in the row's list; -1: joined from elsewhere
+    seats = np.zeros(num_rows, np.int32)  # 1 + the place in the row's list, _NEAR more in R; -1: joined from elsewhere
     lengths = np.zeros(stop - start, np.int64)
-    columns = np.empty(2 * k1 * (stop - start), np.int32)
+    columns = np.empty(2 * near.shape[1] * (stop - start), np.int32)
     values = np.empty(len(columns), np.float64)
     end = 0
     for row in range(start, stop):
-        columns = room_ints(columns, end + k1 * (1 + half))
-        values = room_floats(values, end + k1 * (1 + half))
+        most = near.shape[1] * (1 + joining.shape[1])
+        columns, values = room_ints(columns, end + most), room_floats(values, end + most)
         first = end
         for place in range(num_neighbours):
             seats[ids[row, place]] = place + 1
-            if place < k1 and is_near[row, place]:
-                columns[end] = ids[row, place]
-                end += 1
-        num_near = end - first
-        for member in range(first, first + num_near):
-            candidate = columns[member]
-            size, shared = 0, 0
-            for place in range(half):
-                if is_half[candidate, place]:
-                    seat = seats[ids[candidate, place]]
-                    size += 1
-                    shared += 0 < seat <= k1 and is_near[row, seat - 1]
-            if 3 * shared <= 2 * size:
+        for other in near[row, : num_near[row]]:
+            columns[end], values[end] = other, distances[row, seats[other] - 1]
+            seats[other] += _NEAR
+            end += 1
+        for candidate in near[row, : num_near[row]]:
+            members = joining[candidate, : num_joining[candidate]]
+            shared = 0
+            for other in members:
+                shared += seats[other] > _NEAR
+            if 3 * shared <= 2 * len(members):
                 continue
-            for place in range(half):
-                if is_half[candidate, place]:
-                    other = ids[candidate, place]
-                    seat = seats[other]
-                    if seat == 0:
-                        columns[end] = other
-                        end += 1
-                        seats[other] = -1
-                    elif seat > 0 and not (seat <= k1 and is_near[row, seat - 1]):
-                        columns[end] = other
-                        values[end] = distances[row, seat - 1]
-                        end += 1
-                        seats[other] = -2
-        for member in range(first, end):
-            other = columns[member]
-            seat = seats[other]
-            if seat > 0:
-                values[member] = distances[row, seat - 1]
-            elif seat == -1:
-                values[member] = np.nan
-                for place in range(num_neighbours):
-                    if ids[other, place] == row:
-                        values[member] = distances[other, place]
+            for other in members:
+                seat = seats[other]
+                if seat < 0 or seat > _NEAR:
+                    continue
+                columns[end], values[end] = other, np.nan
+                if seat > 0:
+                    values[end] = distances[row, seat - 1]
+                else:
+                    for place in range(num_neighbours):
+                        if ids[other, place] == row:
+                            values[end] = distances[other, place]
+                            break
+                seats[other] = -1
+                end += 1
         for member in range(first, end):
             seats[columns[member]] = 0
         for place in range(num_neighbours):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.ranking.exact import Workers
 from harness.ranking.reciprocal import (
     Ints32,
     add_minima,
@@ -19,7 +20,7 @@ from harness.ranking.reciprocal import (
     count_columns,
     expand_sets,
     file_by_column,
-    mark_reciprocal,
+    find_reciprocal,
     weigh,
 )
 from harness.ranking.sparse_rows import SparseRows, stack
@@ -28,15 +29,13 @@ from harness.types import Floats, Ints
 _ROWS = 8192  # a thread's share at most: its scratch memory is one number for each of the N rows
 
 
-def shared_out(num_threads: int, num_rows: int, step: Callable[[int, int], Any]) -> Iterator[Any]:
+def shared_out(workers: Workers, num_rows: int, step: Callable[[int, int], Any]) -> Iterator[Any]:
     """Results of a step over ranges of rows in their order, called as ``step(start, stop)`` in threads."""
-    size = max(1, min(_ROWS, -(-num_rows // num_threads)))
+    size = max(1, min(_ROWS, -(-num_rows // workers.num_threads)))
     edges = [*range(0, num_rows, size), num_rows]
-    if num_threads == 1:
-        yield from (step(start, stop) for start, stop in pairwise(edges))
-        return
-    with ThreadPoolExecutor(num_threads) as pool:
-        yield from pool.map(lambda edge: step(*edge), pairwise(edges))
+    if workers.num_threads == 1:
+        return (step(start, stop) for start, stop in pairwise(edges))
+    return workers.pool.map(lambda edge: step(*edge), pairwise(edges))
 
 
 class CpuSteps:
@@ -48,6 +47,11 @@ class CpuSteps:
 
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
+        self._workers = Workers(num_threads, ThreadPoolExecutor(num_threads))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._workers.pool.shutdown()
 
     def sets(self, ids: Ints32, distances: Floats, k1: int, half: int) -> SparseRows:
         """The sets R*: see `harness.ranking.reciprocal.expand_sets`.
@@ -61,15 +65,18 @@ class CpuSteps:
         Returns:
             N rows of distances, NaN where not known.
         """
-        is_near, is_half = (np.empty((len(ids), k + 1), np.bool_) for k in (k1, half))
+        near, joining = (np.empty((len(ids), k + 1), np.int32) for k in (k1, half))
+        num_near, num_joining = (np.empty(len(ids), np.int32) for _ in range(2))
 
-        def mark(start: int, stop: int) -> None:
-            mark_reciprocal(ids, start, stop, is_near)
-            mark_reciprocal(ids, start, stop, is_half)
+        def find(start: int, stop: int) -> None:
+            find_reciprocal(ids, start, stop, near, num_near)
+            find_reciprocal(ids, start, stop, joining, num_joining)
 
-        list(shared_out(self.num_threads, len(ids), mark))
+        list(shared_out(self._workers, len(ids), find))
         blocks = shared_out(
-            self.num_threads, len(ids), lambda start, stop: expand_sets(ids, distances, is_near, is_half, start, stop)
+            self._workers,
+            len(ids),
+            lambda start, stop: expand_sets(ids, distances, near, num_near, joining, num_joining, start, stop),
         )
         return stack(blocks)
 
@@ -77,7 +84,7 @@ class CpuSteps:
         """Turn the distances of the sets into weights, in place; ``largest`` is (N,) float64, above 0."""
         list(
             shared_out(
-                self.num_threads, len(sets), lambda start, stop: weigh(sets.starts, sets.values, largest, start, stop)
+                self._workers, len(sets), lambda start, stop: weigh(sets.starts, sets.values, largest, start, stop)
             )
         )
 
@@ -105,7 +112,7 @@ class CpuSteps:
         """The sums of minima of a range of queries with the gallery: see `harness.ranking.reciprocal.add_minima`."""
         filed = self._filed
         blocks = shared_out(
-            self.num_threads,
+            self._workers,
             stop - start,
             lambda low, high: add_minima(
                 encoded.starts,
@@ -124,7 +131,7 @@ class CpuSteps:
     def _averaged(self, encoded: SparseRows, ids: Ints32, k2: int, rows: Ints) -> Iterator[tuple[Ints, Ints32, Floats]]:
         starts, columns, values = encoded.starts, encoded.columns, encoded.values
         return shared_out(
-            self.num_threads,
+            self._workers,
             len(rows),
             lambda start, stop: average(starts, columns, values, ids, k2, rows, start, stop),
         )

@@ -33,6 +33,12 @@ class TorchSteps:
         self.device = device
         self.entries = entries
 
+    def close(self) -> None:
+        """Let go of what is filed, and so of the device's memory."""
+        import torch
+
+        self._gallery = self._values = self._lengths = torch.empty(0)
+
     def sets(self, ids: NDArray[np.int32], distances: Floats, k1: int, half: int) -> SparseRows:
         """The sets R* of N rows with distances, NaN where neither row has the other in its list."""
         import torch

@@ -12,7 +12,8 @@ the form that public code shares: distances of a row are divided by its largest 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -51,6 +52,9 @@ class Steps(Protocol):
 
     def overlaps(self, encoded: SparseRows, start: int, stop: int) -> SparseRows:
         """Sums of minima of queries with the gallery rows that they share columns with."""
+
+    def close(self) -> None:
+        """Let go of what is kept."""
 
 
 def k_reciprocal(
@@ -103,57 +107,60 @@ def k_reciprocal(
             raise InputError(f"re-ranking: expected {name} of at least 1, got {value}")
     if not 0 <= lambda_value <= 1:
         raise InputError(f"re-ranking: expected lambda between 0 and 1, got {lambda_value}")
+    from harness.ranking.exact import Workers
+
     num_threads = options.num_threads or available_threads()
-    space = FeatureSpace(queries, gallery, weights)
-    asked = np.arange(space.num_queries) if query_rows is None else _integers(query_rows, "query_rows", None)
-    outside = asked[(asked < 0) | (asked >= space.num_queries)]
-    if len(outside):
-        raise InputError(
-            f"re-ranking: query_rows: expected rows of the {space.num_queries} queries, from 0 on, got {outside[0]}"
-        )
-    own = None
-    if groups is not None:
-        own = Groups(
-            _integers(groups[0], "groups of the queries", space.num_queries),
-            _integers(groups[1], "groups of the gallery", space.num_gallery),
-        )
-    top_k = min(top_k, space.num_gallery)
-    ids, values = np.zeros((len(asked), top_k), np.int64), np.zeros((len(asked), top_k))
-    if not ids.size:
+    with ThreadPoolExecutor(num_threads) as pool, closing(_steps(options)) as steps:
+        workers = Workers(num_threads, pool)
+        space = FeatureSpace(queries, gallery, weights, workers)
+        asked = np.arange(space.num_queries) if query_rows is None else _integers(query_rows, "query_rows", None)
+        outside = asked[(asked < 0) | (asked >= space.num_queries)]
+        if len(outside):
+            raise InputError(
+                f"re-ranking: query_rows: expected rows of the {space.num_queries} queries, from 0 on, got {outside[0]}"
+            )
+        own = None
+        if groups is not None:
+            own = Groups(
+                _integers(groups[0], "groups of the queries", space.num_queries),
+                _integers(groups[1], "groups of the gallery", space.num_gallery),
+            )
+        top_k = min(top_k, space.num_gallery)
+        ids, values = np.zeros((len(asked), top_k), np.int64), np.zeros((len(asked), top_k))
+        if not ids.size:
+            return ids, values
+
+        def phase(name: str) -> AbstractContextManager[Any]:
+            return nullcontext() if stopwatch is None else stopwatch.stage(name)
+
+        with phase("neighbours"):
+            told = None if progress is None else partial(_tell, progress, len(space), len(asked))
+            lists = space.neighbours(_reach(space, max(k1 + 1, k2), top_k, len(asked)), options, told)
+            lists.largest[lists.largest == 0] = 1
+        reach = lists.ids.shape[1]
+        with phase("sets"):
+            half = int(np.around(k1 / 2))
+            encoded = steps.sets(lists.ids, lists.distances, min(k1, reach - 1), min(half, reach - 1))
+            unknown = np.flatnonzero(np.isnan(encoded.values))
+            for start in range(0, len(unknown), _PAIRS):
+                entries = unknown[start : start + _PAIRS]
+                rows = np.searchsorted(encoded.starts, entries, side="right") - 1
+                encoded.values[entries] = space.distances(rows, encoded.columns[entries].astype(np.int64))
+            steps.weigh(encoded, lists.largest)
+        with phase("expansion"):
+            mean = min(k2, reach)
+            asking = steps.averaged(encoded, lists.ids, mean, asked)
+            steps.file(encoded, lists.ids, mean, np.arange(space.num_queries, len(space)))
+            del encoded
+        with phase("answers"):
+            answers = Answers(space, lists, lambda_value, top_k, own, options, workers)
+            for start in range(0, len(asked), _QUERIES):
+                stop = min(start + _QUERIES, len(asked))
+                overlaps = steps.overlaps(asking, start, stop)
+                ids[start:stop], values[start:stop] = answers.of(asked[start:stop], overlaps)
+                if progress is not None:
+                    progress(len(space) + stop, len(space) + len(asked))
         return ids, values
-
-    def phase(name: str) -> AbstractContextManager[Any]:
-        return nullcontext() if stopwatch is None else stopwatch.stage(name)
-
-    steps = _steps(options)
-    with phase("neighbours"):
-        told = None if progress is None else partial(_tell, progress, len(space), len(asked))
-        lists = space.neighbours(_reach(space, max(k1 + 1, k2), top_k, len(asked)), options, num_threads, told)
-        lists.largest[lists.largest == 0] = 1
-    reach = lists.ids.shape[1]
-    with phase("sets"):
-        half = int(np.around(k1 / 2))
-        encoded = steps.sets(lists.ids, lists.distances, min(k1, reach - 1), min(half, reach - 1))
-        unknown = np.flatnonzero(np.isnan(encoded.values))
-        for start in range(0, len(unknown), _PAIRS):
-            entries = unknown[start : start + _PAIRS]
-            rows = np.searchsorted(encoded.starts, entries, side="right") - 1
-            encoded.values[entries] = space.distances(rows, encoded.columns[entries].astype(np.int64))
-        steps.weigh(encoded, lists.largest)
-    with phase("expansion"):
-        mean = min(k2, reach)
-        asking = steps.averaged(encoded, lists.ids, mean, asked)
-        steps.file(encoded, lists.ids, mean, np.arange(space.num_queries, len(space)))
-        del encoded
-    with phase("answers"):
-        answers = Answers(space, lists, lambda_value, top_k, own, options, num_threads)
-        for start in range(0, len(asked), _QUERIES):
-            stop = min(start + _QUERIES, len(asked))
-            overlaps = steps.overlaps(asking, start, stop)
-            ids[start:stop], values[start:stop] = answers.of(asked[start:stop], overlaps)
-            if progress is not None:
-                progress(len(space) + stop, len(space) + len(asked))
-    return ids, values
 
 
 def _tell(progress: Progress, num_rows: int, num_asked: int, done: int, total: int) -> None:

@@ -1,12 +1,21 @@
 """Neighbours of few rows among themselves, told from products in bfloat16, against all similarities in float64."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.ranking import few_rows
-from harness.ranking.few_rows import MOST_ROWS, is_few, neighbours_of_few
+from harness.ranking.exact import Workers
+from harness.ranking.few_rows import MOST_ROWS, FewRows, RoundedRows, is_few
+
+
+def neighbours_of_few(rows, weights, added, count, num_threads):
+    with ThreadPoolExecutor(num_threads) as pool:
+        few = FewRows(rows, weights, Workers(num_threads, pool))
+        return RoundedRows(few, added).nearest(np.arange(len(added)), 0, count)
 
 
 def assert_exact(rows, weights, added, count, atol=1e-12):
