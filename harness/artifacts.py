@@ -96,8 +96,8 @@ class Artifact:
 
     @property
     def seconds(self) -> float:
-        """That making it took."""
-        return float(self.manifest["seconds"])
+        """That making it took, with its share of what it was taken from."""
+        return float(self.manifest["seconds"]) + float(self.facts.get("seconds_before", 0))
 
     def path(self, name: str) -> Path:
         """A file of the result, after comparing it with the manifest.

@@ -32,11 +32,19 @@ FUSE_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class BoxSet:
-    """Boxes of a split by ascending image id, best score first, and what they are addressed by."""
+    """Boxes of a split.
+
+    Attributes:
+        detections: by ascending image id, best score first.
+        address: of what decides them.
+        source: as the ensemble language names them.
+        whole: the boxes that a budget chose these from; None where there was none.
+    """
 
     detections: Detections
     address: str
     source: str
+    whole: BoxSet | None = None
 
 
 class BoxStages:
@@ -86,7 +94,7 @@ class BoxStages:
 
         kept = keep_best(found.detections, source.budget, source.per_category)
         parts = (found.address, source.budget, *(["category"] if source.per_category else []))
-        return BoxSet(in_order(kept), digest(*parts), str(source))
+        return BoxSet(in_order(kept), digest(*parts), str(source), found)
 
     def detections(self, name: str) -> BoxSet:
         """One detector's boxes."""

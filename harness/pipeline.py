@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.artifacts import Draft, Recipe, write_json
+from harness.artifacts import Artifact, Draft, Recipe, write_half_rows, write_json
 from harness.box_stages import BoxSet, BoxStages, digest
 from harness.embedding_shards import RetrieverToRun, embed_in_shards
 from harness.ranking.rows import FeatureRows, choose
@@ -38,6 +38,8 @@ TRUTH_VERSION = 2
 
 FIT_PHOTOS = 40_000
 """Training photos that projections are fitted on at most: some 65,000 garments, four times 16 x 1,024 dimensions."""
+
+_ROWS = 16_384  # of features, copied at once
 
 HISTOGRAM = "histogram"
 """The untrained colour histogram, as a model of the ensemble language: how hard is a data set without learning?"""
@@ -109,7 +111,11 @@ class Pipeline(BoxStages):
         def make(drafts: Mapping[str, Draft]) -> dict[str, dict[str, Any]]:
             copied = {name: draft for name, draft in drafts.items() if cards[name].is_entered}
             facts = {name: self._rows_entered(cards[name], boxes).write(draft) for name, draft in copied.items()}
-            rest = {name: draft for name, draft in drafts.items() if name not in copied}
+            taken = self._embedded_whole([cards[name] for name in drafts if name not in copied], boxes)
+            facts |= {name: rows_of_whole(drafts[name], artifact, boxes) for name, artifact in taken.items()}
+            rest = {name: draft for name, draft in drafts.items() if name not in facts}
+            if not rest:
+                return facts
             models = {name: self.retriever_to_run(name) for name in rest}
             return facts | embed_in_shards(rest, models, self.split, boxes.detections, self.report, self.resources)
 
@@ -125,6 +131,13 @@ class Pipeline(BoxStages):
                     f"remove the folder {folder} and run again, it will be made anew"
                 )
         return embedded, {name: artifact.address for name, artifact in artifacts.items()}
+
+    def _embedded_whole(self, cards: Sequence[ModelCard], boxes: BoxSet) -> dict[str, Artifact]:
+        """Of the models whose features of all boxes are there already where a budget chose among them, those."""
+        if boxes.whole is None:
+            return {}
+        found = {card.name: self.store.find(self.embed_recipe(card, boxes.whole)) for card in cards}
+        return {name: artifact for name, artifact in found.items() if artifact is not None}
 
     def embed_recipe(self, card: ModelCard, boxes: BoxSet) -> Recipe:
         """What decides a model's features of a box set.
@@ -362,3 +375,38 @@ class Pipeline(BoxStages):
 
 def _sha256(rows: Ints) -> str:
     return hashlib.sha256(rows.tobytes()).hexdigest()
+
+
+def rows_of_whole(draft: Draft, artifact: Artifact, boxes: BoxSet) -> dict[str, Any]:
+    """Take the features of a budget's boxes from those of all boxes; an embedding depends on nothing but its crop.
+
+    Args:
+        draft: where to.
+        artifact: features of ``boxes.whole``.
+        boxes: the budget's.
+
+    Returns:
+        Facts for the manifest.
+    """
+    from harness.scoring.overlap import common_codes
+
+    assert boxes.whole is not None
+    some, every = (
+        (one.image_ids, *np.ascontiguousarray(one.boxes_xyxy.T).view(np.int64))
+        for one in (boxes.detections, boxes.whole.detections)
+    )
+    wanted, there = common_codes(some, every)
+    place = np.zeros(there.max(initial=-1) + 1, np.int64)
+    place[there] = np.arange(len(there))
+    rows, vectors = place[wanted], artifact.array("vectors.npy")
+    shape = len(rows), vectors.shape[1]
+    starts = range(0, len(rows), _ROWS)
+    chunks = (vectors[rows[start : start + _ROWS]] for start in starts)
+    draft.write("vectors.npy", partial(write_half_rows, shape=shape, chunks=chunks))
+    share = len(rows) / max(1, len(vectors))
+    return {
+        "rows": shape[0],
+        "dimensions": shape[1],
+        "of": artifact.address,
+        "seconds_before": artifact.seconds * share,
+    }

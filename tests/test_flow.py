@@ -68,6 +68,23 @@ def test_a_spec_is_scored_and_the_store_answers_the_second_time(data: Path, work
     assert score("m9 with WBF_2", data, work)["num_queries"] == first["num_queries"]
 
 
+def test_a_budgets_features_are_taken_from_those_of_all_boxes(data: Path, scratch: Path, monkeypatch) -> None:
+    pipeline = Pipeline(Workplace(scratch), read_split(data, "validation"))
+    shutil.rmtree(scratch / "store" / "embed", ignore_errors=True)
+    some = pipeline.boxes(pipeline.parse_boxes("WBF_2@30"))
+    anew = {name: np.array(one.vectors_ND) for name, one in pipeline.embeddings(["m0", "m9"], some)[0].items()}
+    shutil.rmtree(scratch / "store" / "embed")
+    pipeline.embeddings(["m0"], pipeline.boxes(BoxSource("WBF_2")))
+    pipeline.embeddings(["m9"], pipeline.boxes(BoxSource("WBF_2")))
+    monkeypatch.setattr("harness.retrieval.embedding.Retriever.load", forbidden)
+    taken, _ = pipeline.embeddings(["m0", "m9"], some)
+    for name, vectors in anew.items():
+        assert (taken[name].vectors_ND == vectors).all()
+    stage = pipeline.stopwatch.stages[-1]
+    assert not stage.from_store
+    assert stage.cost_seconds > stage.seconds, "what embedding the whole took counts, by the share of the rows"
+
+
 def forbidden(*_: object, **__: object) -> None:
     raise AssertionError("a model was loaded")
 

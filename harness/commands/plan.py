@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -32,8 +32,12 @@ def show_plan(
     engine: str = "auto",
     memory: float | None = None,
     as_json: bool = False,
-) -> None:
-    """Print what an ensemble would take; the arguments are those of the command."""
+) -> NoReturn:
+    """Print what an ensemble would take; the arguments are those of the command.
+
+    Raises:
+        typer.Exit: always; with 1 where it does not fit.
+    """
     from harness.jobs.planning import plan
     from harness.progress import silent
 
@@ -41,10 +45,11 @@ def show_plan(
     found = plan(pipeline, spec_of(spec), every_box=every_box, decimals=decimals)
     if as_json:
         emit(found.as_json() | {"split": split, "rendered": pipeline.split.rendered})
-        return
+        raise typer.Exit(0 if found.fits else 1)
     what = f"{'RENDERED ' if pipeline.split.rendered else ''}{split}"
     show(f"{found.ensemble} on {what}: {len(found.missing)} of {len(found.stages)} stages would run", "")
     show(_table(found), "", *_words(found))
+    raise typer.Exit(0 if found.fits else 1)
 
 
 def _table(found: Plan) -> Table:

@@ -163,7 +163,10 @@ def selection_lines(found: Selection) -> list[str]:
         f"{mark}chosen: {found.spec}",
         f"  Acc@{found.k} {found.chosen_acc:.4f} where it was chosen, {found.other_acc:.4f} on the others",
     ]
+    is_alike = found.spec == found.against[0].spec
     for other in found.against:
+        if other.spec == found.spec:
+            continue
         low, high = other.interval
         verdict = "" if other.p_value < 0.05 else ": may be chance"
         over = ", over the budget" if other is found.against[0] and not found.alike_fits else ""
@@ -183,7 +186,7 @@ def selection_lines(found: Selection) -> list[str]:
         + f"; answers not proven to be those of the search: {found.unproven_share:.2%}; the exact search of the chosen "
         f"ensemble gives another answer for {found.num_corrected:,} queries",
     ]
-    if found.mean_gain <= 0 and found.alike_fits:
+    if found.mean_gain <= 0 and found.alike_fits and not is_alike:
         lines.insert(-1, f"  so rather take all models alike: {found.against[0].spec}")
     for whence in dict.fromkeys(model.cost.whence for model in found.models):
         names = ", ".join(model.name for model in found.models if model.cost.whence == whence)
@@ -191,10 +194,8 @@ def selection_lines(found: Selection) -> list[str]:
     unknown = [model.name for model in found.models if model.cost.milliseconds is None]
     if unknown:
         lines.append(f"what is not known counts as nothing; say it: --cost {unknown[0]}=MS")
-    what = "models and weights were" if found.num_trials else "the models were"
-    lines.append(
-        f"{what} fitted on {found.split}: a row of this ensemble there is not comparable with rows that were not"
-    )
+    if any(model.weight not in (None, 1) for model in found.models):
+        lines.append(f"the weights were fitted on {found.split}: rows of this ensemble there are ranked apart")
     return lines
 
 

@@ -79,7 +79,6 @@ def score(
     """Run what is missing, score by the official protocol, add a leaderboard row."""
     if with_plan:
         show_plan(work, data, split, spec, every_box=every_box, engine=engine, memory=memory, as_json=as_json)
-        return
     from harness.jobs import oracles, results
     from harness.jobs.step_gains import step_gains
     from harness.progress import bars
@@ -141,7 +140,9 @@ def score(
 def submit(
     spec: Spec,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="The challenge JSON to write; FILE.zip for a zip of it.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The challenge JSON to write; FILE.zip for a zip of it.")
+    ] = None,
     work: Work = WORK,
     split: SplitOption = "test",
     decimals: Annotated[
@@ -155,11 +156,12 @@ def submit(
     """Write the challenge JSON of an ensemble."""
     if with_plan:
         show_plan(work, data, split, spec, decimals=decimals, engine=engine, memory=memory, as_json=as_json)
-        return
 
     from harness.jobs.results import hand_in
     from harness.progress import bars
 
+    if out is None:
+        raise typer.BadParameter("which file is to be written?", param_hint="--out")
     if out.suffix.lower() in (".gz", ".bz2", ".xz", ".7z", ".tar"):
         raise InputError(f"{out}: {out.suffix} is not written here; name it .json, or .zip for a zip")
 

@@ -63,6 +63,7 @@ def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTa
     split = pipeline.split
     measured: dict[int, dict[str, dict[str, float | None]]] = {number: {} for number in (2, 3, 5, 6, 7)}
     apart: dict[tuple[int, str], str] = {}
+    beware: dict[int, list[str]] = {2: [], 5: []}
     models = {*pipeline.work.trained("retriever"), HISTOGRAM}
     trained = _with_boxes(pipeline)
     titles = dict(zip(PAPER_DETECTORS, _TITLES, strict=True))
@@ -73,6 +74,9 @@ def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTa
             values = (ap.ap, ap.ap50, ap.ap75, ap.ap_small, ap.ap_medium, ap.ap_large)
             cells = dict(zip(("AP", "AP50", "AP75", "APS", "APM", "APL"), values, strict=True))
             measured[2][titles.get(name, name)] = {**cells}
+            how = pipeline.work.model_card("detector", name).saw(split.fingerprint)
+            if how is not None:
+                beware[2].append(f"{titles.get(name, name)} was {how} {split.name}, so its figure promises too much.")
     every = [BoxSource(f"WBF_{count}") for count in range(1, len(PAPER_DETECTORS) + 1)]
     every += [source for source in map(BoxSource, pipeline.work.every_fitted_fusion()) if source not in every]
     for source in every:
@@ -83,6 +87,9 @@ def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTa
         )
         if ap is not None:
             measured[5][source.name] = {"AP50": ap.ap50}
+            entry = pipeline.work.fitted_fusion(source.name) or {}
+            if entry.get("fitted_on", {}).get("fingerprint") == split.fingerprint:
+                beware[5].append(f"{source.name} was fitted on {split.name}, so its figure promises too much.")
     if pipeline.work.board.exists():
         for row in Board(pipeline.work.board).rows(split=split.name, fingerprint=split.fingerprint):
             by_itself = row.spec.removesuffix(_ON_TRUTH)
@@ -103,6 +110,8 @@ def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTa
                     accuracies = {f"{split.name} Acc@10": row.score.acc[10]}
                 measured[number][name] = accuracies
     notes = {table: [why for (number, _), why in apart.items() if number == table] for table in measured}
+    for number, notices in beware.items():
+        notes[number] += notices
     notes[7] += _uncut(pipeline, measured[7])
     found = paper_tables(measured, split.rendered, f"{split.name} {split.fingerprint[:8]}", notes)
     counts = {name: (one.identities, one.images, one.rendered) for name, one in count_sources(at_hand).items()}

@@ -85,6 +85,15 @@ class Questions:
     right_rows: Ints
 
 
+def _lacks(pipeline: Pipeline, name: str, boxes: BoxSet) -> bool:
+    """Whether a model was entered, but not for all of these boxes."""
+    try:
+        pipeline.embed_recipe(pipeline.retriever_card(name), boxes)
+    except InputError:
+        return True
+    return False
+
+
 def select(pipeline: Pipeline, request: Request) -> Selection:
     """Choose an ensemble and measure what the choice is worth.
 
@@ -125,6 +134,12 @@ def select(pipeline: Pipeline, request: Request) -> Selection:
     if unknown:
         raise InputError(f"a cost is given for {', '.join(unknown)}; the models to choose from are {', '.join(names)}")
     boxes = pipeline.boxes(ensemble.boxes)
+    if request.models is None:
+        lacking = [name for name in names if _lacks(pipeline, name, boxes)]
+        doubts += [f"{name} is left out: it was entered, and not for all boxes of {boxes.source}" for name in lacking]
+        names = [name for name in names if name not in lacking]
+        if not names:
+            raise InputError(f"no model is left to choose from: {'; '.join(doubts)}; enter them for these boxes")
     questions = ask(pipeline, boxes)
     embedded, addresses = pipeline.embeddings(names, boxes)
     vectors = [embedded[name].vectors_ND for name in names]

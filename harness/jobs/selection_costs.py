@@ -52,9 +52,11 @@ def cost_of(pipeline: Pipeline, name: str, boxes: BoxSet, milliseconds: float | 
     if artifact.manifest["resumed"]:
         return Cost(None, "not known: embedding was interrupted", gigabytes)
     whence, together = f"{num_boxes:,} crops embedded here", int(artifact.manifest["made_together"])
-    if together > 1:
+    if "of" in artifact.facts:
+        whence = "its share of more boxes that were embedded here"
+    elif together > 1:
         whence += f", an equal share of {together} models' pass"
-    return Cost(1000 * float(artifact.manifest["seconds"]) / num_boxes, whence, gigabytes)
+    return Cost(1000 * artifact.seconds / num_boxes, whence, gigabytes)
 
 
 def budget_of(

@@ -254,6 +254,9 @@ def _some(parts: Sequence[FeatureRows], rows: Ints) -> list[FeatureRows]:
 def _validated(
     queries: Sequence[FeatureRows], gallery: Sequence[FeatureRows], top_k: int, weights: Sequence[float] | None
 ) -> Floats:
+    for name, parts in (("queries", queries), ("gallery", gallery)):
+        if hasattr(parts, "shape") or not all(hasattr(part, "shape") for part in parts):
+            raise InputError(f"{name}: expected a list of arrays, one (rows, dimensions) array a model")
     if not queries or len(queries) != len(gallery):
         raise InputError(f"expected one query and one gallery array per model, got {len(queries)} and {len(gallery)}")
     if top_k < 1:

@@ -364,3 +364,11 @@ def test_more_memory_is_said_for_a_wider_search_and_none_beyond_what_is_allowed(
     assert working_bytes(100_000, 400_000, wide, 20, small) < working_bytes(100_000, 400_000, wide, 20, large)
     assert working_bytes(100_000, 400_000, wide, 20, small) < (64 + 64 + 24) << 20
     assert working_bytes(10, 10, [8], 5) < 65 << 20
+
+
+@pytest.mark.parametrize("wrong", [np.eye(3, dtype=np.float32), [[1.0, 0.0]]])
+def test_one_array_where_a_list_of_them_is_wanted_is_told(wrong) -> None:
+    right = [np.eye(3, dtype=np.float32)]
+    for arguments in ((wrong, right), (right, wrong)):
+        with pytest.raises(InputError, match="expected a list of arrays"):
+            nearest(*arguments, 2)
