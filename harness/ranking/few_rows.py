@@ -27,6 +27,7 @@ MOST_ROWS = 8192
 """Column numbers and counts of them fit in 16 bits."""
 _MOST_NUMBERS = 1 << 26  # of features in single precision, 256 MB
 _BAND = 256  # rows: 2 MB of products with 4,000
+_LEAST_BAND = 32  # what answers is put in order anew for every band
 _UNIT = 32  # dimensions that a matrix unit takes at once: 258 take a quarter longer than 288
 
 
@@ -136,13 +137,14 @@ class RoundedRows:
         answering, added = _as_bf16(self._answering[first:]).T, self._added[first:]
         count = min(count, len(added))
         ids, best, lowest = np.empty((len(asked), count), np.int64), np.empty((len(asked), count)), np.empty(len(asked))
-        bands = iter(range(0, len(asked), _BAND))
+        size = max(_LEAST_BAND, min(_BAND, -(-len(asked) // self._rows.workers.num_threads)))
+        bands = iter(range(0, len(asked), size))
 
         def search(_: int) -> None:
             torch.set_num_threads(1)  # threads of its own; `strict_products` sets all back
-            space = torch.empty((min(_BAND, len(asked)), len(added)), dtype=torch.bfloat16)
+            space = torch.empty((min(size, len(asked)), len(added)), dtype=torch.bfloat16)
             for start in bands:
-                band = slice(start, min(start + _BAND, len(asked)))
+                band = slice(start, min(start + size, len(asked)))
                 rows = asked[band]
                 products = torch.mm(_as_bf16(self._asking[rows]), answering, out=space[: len(rows)])
                 bits = products.view(torch.int16).numpy()
