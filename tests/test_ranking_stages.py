@@ -17,7 +17,7 @@ from harness.spec import BoxSource
 from harness.timing import Stopwatch
 from harness.types import Detections
 from harness.workplace import Workplace
-from tests.commands import ok, refused
+from tests.commands import call, ok, refused
 
 STEPS = [
     "",
@@ -217,6 +217,9 @@ def test_weights_that_were_fitted_on_the_split_are_marked(pipeline: Pipeline) ->
     for fingerprint, says in (("elsewhere", None), (pipeline.split.fingerprint, "weights fitted on validation")):
         pipeline.work.keep_selection(spec, {"split": "validation", "fingerprint": fingerprint})
         assert score(pipeline, f"{spec} | qe(2)")[1].contamination == says
+        # The same weights in other numbers, and with other boxes, were fitted on these photos as well.
+        for same in ("histogram*2,m18*0.8 + ATSS", "histogram,m18*0.4 + GT"):
+            assert score(pipeline, same)[1].contamination == says
         assert score(pipeline, "histogram,m18*0.5 + ATSS")[1].contamination is None
     # Models that were chosen with equal weights are what anybody chooses who looks at the board: told, but ranked.
     pipeline.work.keep_selection(
@@ -225,3 +228,10 @@ def test_weights_that_were_fitted_on_the_split_are_marked(pipeline: Pipeline) ->
     _, row = score(pipeline, "histogram,m18 + ATSS")
     assert row.contamination is None
     assert "models chosen on a half of validation" in row.artifacts
+
+
+@pytest.mark.parametrize("gigabytes", ["inf", "nan", "0", "-1", "1e7", "much"])
+def test_memory_is_a_number_of_gigabytes(data: Path, work: Path, gigabytes: str) -> None:
+    done = call("score", "histogram + GT", "--data", data, "--work", work, "--memory", gigabytes)
+    assert done.exit_code == 2, done.output
+    assert "--memory" in done.output

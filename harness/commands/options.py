@@ -49,6 +49,7 @@ Memory = Annotated[
         "--memory",
         metavar="GB",
         min=0.01,
+        max=1e6,
         help="For searches and projections, beside the features; sizes of blocks follow, answers stay the same.",
     ),
 ]

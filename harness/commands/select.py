@@ -166,8 +166,9 @@ def selection_lines(found: Selection) -> list[str]:
     for other in found.against:
         low, high = other.interval
         verdict = "" if other.p_value < 0.05 else ": may be chance"
+        over = ", over the budget" if other is found.against[0] and not found.alike_fits else ""
         lines.append(
-            f"  against {other.what} ({other.spec}) {other.acc:.4f}: {other.difference:+.4f} on the others, 95 % "
+            f"  against {other.what} ({other.spec}{over}) {other.acc:.4f}: {other.difference:+.4f} on the others, 95 % "
             f"interval {low:+.4f} to {high:+.4f}, p {other.p_value:.2g} (exact McNemar){verdict}"
         )
     told = found.optimism
@@ -182,8 +183,8 @@ def selection_lines(found: Selection) -> list[str]:
         + f"; answers not proven to be those of the search: {found.unproven_share:.2%}; the exact search of the chosen "
         f"ensemble gives another answer for {found.num_corrected:,} queries",
     ]
-    if found.mean_gain <= 0:
-        lines.insert(-1, f"  so take all models alike rather, if the budget allows it: {found.against[0].spec}")
+    if found.mean_gain <= 0 and found.alike_fits:
+        lines.insert(-1, f"  so rather take all models alike: {found.against[0].spec}")
     for whence in dict.fromkeys(model.cost.whence for model in found.models):
         names = ", ".join(model.name for model in found.models if model.cost.whence == whence)
         lines.append(f"ms a crop of {names}: {whence}")

@@ -106,6 +106,7 @@ class Choosing:
                     np.arange(num_models) == best, "the best model alone", alone_MQ[best, ~half], exact[~half]
                 ),
             ),
+            alike_fits=bool(self.budget.allows(np.array([(1 << num_models) - 1]))[0]),
             optimism=optimism(chosen_acc.reshape(-1, 2), other_acc.reshape(-1, 2)),
             num_halvings=request.num_halvings,
             mean_gain=float(gains.mean()),

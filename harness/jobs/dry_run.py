@@ -83,6 +83,7 @@ class DryPipeline(Pipeline):
             search_options=of.search_options,
         )
         self.store = DryStore(of.store.root)
+        self._training: DryPipeline | None = None
 
     @property
     def there(self) -> set[str]:
@@ -117,9 +118,11 @@ class DryPipeline(Pipeline):
         unread = {name: Unread(np.broadcast_to(np.float16(0), shape)) for name, shape in shapes.items()}
         return cast(dict[str, Embeddings], unread), {name: recipe.address for name, recipe in recipes.items()}
 
-    def of_training_photos(self) -> Pipeline:
-        """The same over training photos, looked at as well."""
-        return DryPipeline(super().of_training_photos())
+    def of_training_photos(self) -> DryPipeline:
+        """The same over training photos, looked at as well; their annotations are read once."""
+        if self._training is None:
+            self._training = DryPipeline(super().of_training_photos())
+        return self._training
 
     def look_at_answers(self, ensemble: Ensemble, boxes: BoxSet, decimals: int, rows: Ints | None) -> None:
         """Count which of the steps' and the search's results are there."""

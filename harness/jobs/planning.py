@@ -19,8 +19,8 @@ from harness.preflight import Hints, Needs, Room, available_disk, available_memo
 from harness.ranking.search import working_bytes
 from harness.shards import PHOTOS_A_SHARD
 from harness.spec import GROUND_TRUTH, BoxSource, Ensemble
-from harness.steps import OF_FEATURES, RERANK, SAME_CATEGORY, TRAIN, Step
-from harness.types import GALLERY_LENGTH
+from harness.steps import GALLERY, OF_FEATURES, RERANK, SAME_CATEGORY, TRAIN, Step
+from harness.types import GALLERY_LENGTH, InputError
 from submissions.writer import DECIMALS, estimate_bytes
 
 BOXES_A_PHOTO = 18.4
@@ -30,6 +30,10 @@ _BOX_BYTES = 64
 _ANSWER_BYTES = 12
 _VALUE_BYTES = 2
 _MOST_BOXES_A_PHOTO = 100
+_NEIGHBOUR_BYTES = 28
+"""Of a neighbour in the lists of re-ranking: as the search gives it, and as it is kept."""
+_ENTRY_BYTES = 24
+"""Of an entry of a row's encoding, while the rows are filed; there are some k1 * k2 / 2 a row, more in crowds."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def plan(pipeline: Pipeline, ensemble: Ensemble | str, *, every_box: bool = True
         decimals: of the box coordinates in the challenge JSON.
 
     Raises:
-        InputError: a model is missing, what was entered is not of these photos or boxes, or the store is damaged.
+        InputError: a model is missing, what was entered is not of these photos or boxes, the store is damaged, or a
+            projection asks for more dimensions than there are.
     """
     if isinstance(ensemble, str):
         ensemble = pipeline.parse(ensemble)
@@ -198,7 +203,7 @@ def _embedding_stages(
 
 def _training_stages(dry: DryPipeline, dimensions: Mapping[str, int]) -> Iterator[PlannedStage]:
     """Features of training photos, which a projection is fitted on."""
-    training = DryPipeline(dry.of_training_photos())
+    training = dry.of_training_photos()
     boxes = training.boxes(BoxSource(GROUND_TRUTH))
     there = {name for name in dimensions if training.has_embeddings(name, boxes)}
     for stage in _embedding_stages(list(dimensions), there, dimensions, len(boxes.detections), len(training.image_ids)):
@@ -225,7 +230,7 @@ def _answer_stages(
 
     for step in ensemble.steps:
         if step.name in OF_FEATURES:
-            widths, memory = _projected(step, widths, num_gallery)
+            widths, memory = _projected(dry, step, widths, num_queries, num_gallery)
             size = _VALUE_BYTES * (taking_part + num_gallery) * sum(widths)
             found = is_there({"fit-projection": 1, "project": 2})
             yield PlannedStage(str(step), found, taking_part + num_gallery, memory, size)
@@ -239,18 +244,31 @@ def _answer_stages(
         yield PlannedStage("search", is_there({"search": 1}), num_asking, searched(num_asking, num_gallery), size)
         return
     rows = num_queries + num_gallery
-    lists = _ANSWER_BYTES * rows * (int(last["k1"]) + 1)
-    yield PlannedStage(str(last), is_there({RERANK: 1}), num_asking, searched(rows, rows) + lists, size)
+    k1, k2 = min(int(last["k1"]), rows), min(int(last["k2"]), rows)
+    encoding = rows * (_NEIGHBOUR_BYTES * max(k1 + 1, k2) + _ENTRY_BYTES * min(k1 * k2 // 2, rows))
+    yield PlannedStage(str(last), is_there({RERANK: 1}), num_asking, searched(rows, rows) + encoding, size)
 
 
-def _projected(step: Step, widths: Sequence[int], num_gallery: int) -> tuple[list[int], int]:
-    """Dimensions after a projection, and the memory that fitting it takes."""
+def _projected(
+    dry: DryPipeline, step: Step, widths: Sequence[int], num_queries: int, num_gallery: int
+) -> tuple[list[int], int]:
+    """Dimensions after a projection, and the memory that has to be free for fitting it.
+
+    Raises:
+        InputError: it asks for more components than there are dimensions.
+    """
     from harness.ranking.whitening import fit_bytes
 
+    num_rows = num_gallery if step["fit"] == GALLERY else num_queries + num_gallery
+    if step["fit"] == TRAIN:
+        num_rows = len(dry.of_training_photos().boxes(BoxSource(GROUND_TRUTH)).detections)
     wanted = step.get("dimensions")
-    dimensions = None if wanted is None else int(wanted)
-    most = max(1, min(sum(widths), num_gallery - 1))
-    return [min(dimensions or most, most)], fit_bytes(max(2, num_gallery), widths, min(dimensions or most, most))
+    if wanted is not None and int(wanted) > sum(widths):
+        raise InputError(f"{step}: there are {sum(widths)} dimensions before it; ask for as many at most")
+    most = max(1, min(sum(widths), num_rows - 1))
+    dimensions = most if wanted is None else min(int(wanted), most)
+    needed, given = fit_bytes(max(2, num_rows), widths, dimensions), dry.search_options.memory_bytes
+    return [dimensions], 2 * needed if given is None else needed  # of what is free it takes half
 
 
 def _dimensions(pipeline: Pipeline, name: str) -> int:

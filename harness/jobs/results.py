@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.artifacts import named_when_full, write_whole
 from harness.jobs.planning import plan
 from harness.pipeline import Pipeline, Scored
-from harness.spec import Ensemble
+from harness.spec import Ensemble, SpecError
 from harness.types import InputError
 from submissions.writer import DECIMALS, is_zip, rows_from_ranking, size_warning, write_submission
 
@@ -72,7 +71,7 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
     if fitted is not None and fitted.get("fitted_on", {}).get("fingerprint") == split.fingerprint:
         reasons.append(f"fusion fitted on {split.name}")
     chosen_here = _was_chosen_on(pipeline, scored.ensemble)
-    if chosen_here and any(member.weight != 1 for member in scored.ensemble.members):
+    if chosen_here and set(_shares(scored.ensemble).values()) != {1.0}:
         reasons.append(f"weights fitted on {split.name}")
     seconds = {
         # The spec says which models; so that the same stage bears the same name in all rows.
@@ -103,9 +102,22 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
 
 
 def _was_chosen_on(pipeline: Pipeline, ensemble: Ensemble) -> bool:
-    """Whether `run.py select` took these models and weights for this split's photos, whatever steps follow."""
-    chosen = pipeline.work.every_selection().get(str(replace(ensemble, steps=())), [])
-    return any(entry.get("fingerprint") == pipeline.split.fingerprint for entry in chosen)
+    """Whether `run.py select` took these models and weights for these photos, whatever boxes and steps follow."""
+    for spec, entries in pipeline.work.every_selection().items():
+        if any(entry["fingerprint"] == pipeline.split.fingerprint for entry in entries):
+            try:
+                chosen = pipeline.parse(spec.partition(" + ")[0])
+            except SpecError:
+                continue  # a model of it is gone, so these are others
+            if _shares(chosen) == _shares(ensemble):
+                return True
+    return False
+
+
+def _shares(ensemble: Ensemble) -> dict[str, float]:
+    """Model -> its weight in parts of the largest, which alone decides what is found."""
+    largest = max(member.weight for member in ensemble.members)
+    return {member.model: round(member.weight / largest, 9) for member in ensemble.members}
 
 
 def hand_in(

@@ -101,6 +101,7 @@ class Selection:
         chosen_acc: Acc@k of the choice on the half that chose.
         other_acc: on the other half: what to expect.
         against: all models alike, and the best one alone.
+        alike_fits: whether all models together keep within the budget.
         optimism: of choosing in this way, over both halves of all halvings.
         num_halvings: R.
         mean_gain: accuracy of what was chosen minus that of all models alike, where it was not chosen, over all halves.
@@ -132,6 +133,7 @@ class Selection:
     chosen_acc: float
     other_acc: float
     against: tuple[Against, ...]
+    alike_fits: bool
     optimism: Optimism
     num_halvings: int
     mean_gain: float

@@ -27,6 +27,8 @@ _DEVICE_SHARE = 0.6  # of a GPU's free memory
 _MOST_QUERIES = 4096
 _MOST_ROWS = 4096  # of a gallery block on a CPU: beyond that the products leave the caches
 _MOST_ROWS_GPU = 65536
+_SPARE, _SPARE_WIDE = 256, 768  # candidates beyond what is wanted: more dimensions crowd similarities together
+_WIDE = 4096
 _MOST_EXACT = 1024  # gallery rows that are scored exactly at once: they stay in a cache
 _PADDING = 32  # columns: what matrix units take at once
 
@@ -142,7 +144,7 @@ def plan_search(
     budget = options.memory_bytes or DEFAULT_BYTES
     width = -(-(sum(dimensions) + 2) // _PADDING) * _PADDING
     item = 4 if precision == "32" else 2
-    capacity = 4 * top_k + 256
+    capacity = 4 * top_k + (_SPARE if width <= _WIDE else _SPARE_WIDE)
     widest = max(dimensions)
     query_bytes = width * item + widest * 8 + 2 * capacity * CANDIDATE_BYTES * len(devices)
     query_rows = _between(1, budget // 2 // query_bytes, min(num_queries, _MOST_QUERIES))

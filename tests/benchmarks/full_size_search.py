@@ -239,6 +239,8 @@ def say(line: str) -> None:
 
 def main() -> None:
     arguments = parse()
+    if arguments.neighbours:
+        arguments.queries = arguments.gallery
     sizes = {
         key: getattr(arguments, key) for key in ("queries", "gallery", "models", "dimensions", "top_k", "features")
     }

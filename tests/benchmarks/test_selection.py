@@ -3,8 +3,9 @@
 What is timed: 1,000 ensembles of 17 models, random subsets and weights, on 12,000 queries and 20,000 gallery rows of
 made-up garments of 64 dimensions a model; all 4,095 subsets of 12 of them; and, apart, the lists themselves and what
 says which answers are proven. Only the lists depend on the dimensions. The baseline is the exact search of a single
-ensemble. The ten best ensembles are searched exactly, and their hits have to be the same, query by query, where they
-are proven, and in number everywhere.
+ensemble. The ten best ensembles are searched exactly: their hits have to be the same where they are proven, and none
+may be missed; how many answers differ is told. The models' errors here are independent, which is the worst case for
+lists of candidates.
 """
 
 import numpy as np
@@ -61,10 +62,11 @@ def test_a_thousand_ensembles(benchmark, features, candidates, weights) -> None:
     proven = Outcomes(candidates, K).proven(weights[best])
     benchmark.extra_info["unproven share of the ten best"] = float(1 - proven.mean())
     benchmark.extra_info["acc of the best"] = float(hits[best[0]].mean())
-    for number, ensemble in enumerate(best):
-        exact = exact_hits(*features, weights[ensemble], K)
-        assert (exact == hits[ensemble])[proven[number]].all()
-        assert exact.sum() == hits[ensemble].sum()
+    exact = np.stack([exact_hits(*features, weights[ensemble], K) for ensemble in best])
+    benchmark.extra_info["answers of the ten best that the search gives otherwise"] = int((exact != hits[best]).sum())
+    assert (exact == hits[best])[proven].all()
+    assert hits[best][exact].all()
+    assert (exact != hits[best]).mean() < 1e-3
 
 
 @pytest.mark.benchmark(group=GROUP)

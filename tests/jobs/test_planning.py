@@ -13,6 +13,8 @@ from harness.data.exports import write_coco_results
 from harness.jobs import planning
 from harness.jobs.planning import plan
 from harness.pipeline import Pipeline
+from harness.ranking.whitening import fit_bytes
+from harness.spec import BoxSource
 from harness.types import Detections, InputError
 from harness.workplace import Workplace
 from tests.commands import ok, refused
@@ -104,6 +106,33 @@ def test_steps_are_stages(data: Path, work: Path) -> None:
     assert states(told(spec, data, work)) == dict.fromkeys(names, True)
     other = told("histogram + GT | pca(8,fit=train) | qe(3) | rerank(k1=4,k2=2)", data, work)
     assert [stage["is_there"] for stage in other["stages"]] == [True, True, True, False, False, False]
+
+
+def test_what_fitting_a_projection_will_refuse_is_refused_before_anything_is_embedded(data: Path, work: Path) -> None:
+    pipeline = pipeline_over(data, work)
+    with pytest.raises(InputError, match=r"pca\(513\): there are 512 dimensions before it"):
+        plan(pipeline, "histogram + GT | pca(513)")
+    with pytest.raises(InputError, match=r"whiten\(9\): there are 8 dimensions before it"):
+        plan(pipeline, "histogram + GT | pca(8) | whiten(9)")
+    rows = {fit: plan(pipeline, f"histogram + GT | pca(8,fit={fit})") for fit in ("gallery", "split", "train")}
+    memory = {
+        fit: next(one.memory_bytes for one in found.stages if one.name[:3] == "pca") for fit, found in rows.items()
+    }
+    boxes = pipeline.boxes(BoxSource("GT")).detections
+    training = pipeline.of_training_photos().boxes(BoxSource("GT")).detections
+    num_gallery = int((~pipeline.split.photos.consumer_mask(boxes.image_ids)).sum())
+    for fit, count in (("gallery", num_gallery), ("split", len(boxes)), ("train", len(training))):
+        assert memory[fit] == 2 * fit_bytes(count, [D], 8), "half of what is free is taken"
+
+
+def test_reranking_counts_the_encoding_of_every_row(data: Path, work: Path) -> None:
+    few, many = (
+        next(one for one in plan(pipeline_over(data, work), f"histogram + GT | rerank(k1={k1},k2={k2})").stages
+             if one.name.startswith("rerank"))
+        for k1, k2 in ((4, 2), (20, 6))
+    )  # fmt: skip
+    num_rows = len(pipeline_over(data, work).boxes(BoxSource("GT")).detections)
+    assert many.memory_bytes - few.memory_bytes == num_rows * (28 * (21 - 5) + 24 * (20 * 6 // 2 - 4 * 2 // 2))
 
 
 def test_the_test_split_is_planned_without_annotations(data: Path, work: Path, tmp_path: Path) -> None:

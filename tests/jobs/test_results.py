@@ -77,6 +77,39 @@ def test_a_model_that_saw_the_split_has_no_figure_but_a_note(data: Path, tmp_pat
     assert (tmp_path / "leaderboard.sqlite").read_bytes() == before
 
 
+def test_tables_6_and_7_have_the_rows_whose_models_are_here(data: Path, tmp_path: Path) -> None:
+    """The paper's five detectors are boxes that were entered, m4 a network that has learned nothing."""
+    from harness.data.deepfashion2 import read_split
+    from harness.data.exports import write_coco_results
+    from harness.spec import PAPER_DETECTORS
+
+    boxes = read_split(data, "validation").items.as_detections()
+    write_coco_results(tmp_path / "boxes.json", boxes)
+    ok("enter", "detections", "d6", "--boxes", tmp_path / "boxes.json", "--data", data, "--work", tmp_path)
+    detectors = tmp_path / "models" / "detectors"
+    card = (detectors / "d6" / "card.json").read_text()
+    for name in PAPER_DETECTORS:
+        shutil.copytree(detectors / "d6", detectors / name)
+        (detectors / name / "card.json").write_text(card.replace('"d6"', f'"{name}"'))
+    enter("m18", tmp_path)
+    model = (tmp_path / "models" / "retrievers" / "m18").rename(tmp_path / "models" / "retrievers" / "m4")
+    (model / "card.json").write_text((model / "card.json").read_text().replace('"m18"', '"m4"'))
+    arguments = ("tables", "--run", "--data", data, "--work", tmp_path, "--json")
+    tables = {table["number"]: table for table in json.loads(ok(*arguments))["tables"]}
+    measured = {column["heading"]: place for place, column in enumerate(tables[6]["columns"])
+                if column["kind"] == "measured"}  # fmt: skip
+    (place,) = (place for heading, place in measured.items() if heading.startswith("validation"))
+    rows = {row[0]: row[place] for row in tables[6]["rows"]}
+    assert [name for name, value in rows.items() if value is not None] == ["m4"]
+    assert len(rows) == 8
+    (*_, acc_1, _, acc_10) = zip(*tables[7]["rows"], strict=True)
+    assert all(0 <= value <= 1 for value in (*acc_1, *acc_10)), "three rows, each measured"
+    assert acc_10[0] == acc_10[1] == rows["m4"], "there are fewer boxes than the budget"
+    (note,) = (note for note in tables[7]["notes"] if "126,000" in note)
+    assert note == f"Ours has {len(boxes):,} boxes of WBF_5 in all, so a budget of 126,000 takes none away."
+    assert json.loads(ok(*arguments))["tables"][6] == tables[7], "nothing is scored again"
+
+
 def test_table_4_is_the_papers_and_m0s():
     table = table_4()
     rows = {row[0]: row[1:] for row in table.rows}

@@ -1,6 +1,8 @@
 """`run.py select` on entered models of known quality: what it tells is what `score` tells."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from harness.artifacts import write_detections
 from harness.commands.select import selection_lines
 from harness.data.deepfashion2 import read_split
 from harness.jobs.selection import Request, ask, how_seen, select
+from harness.jobs.selection_costs import cost_of
 from harness.pipeline import Pipeline
 from harness.spec import BoxSource
 from harness.training.cards import image_ids_sha256
@@ -153,6 +156,13 @@ def test_choices_of_other_photos_stay_and_a_damaged_file_is_named(tmp_path: Path
         assert "remove it, then choose again" in refused("select", "--data", data, "--work", tmp_path)
 
 
+def told_alike(data: Path, work: Path) -> bool:
+    found = select(
+        Pipeline(Workplace(work), read_split(data, "validation")), Request(models="Aa,Bb + GT", num_trials=0)
+    )
+    return found.alike_fits
+
+
 def test_budgets_hold(data: Path, work: Path) -> None:
     costs = [part for number, name in enumerate(GOOD) for part in ("--cost", f"{name}={number + 1}")]
     common = ("select", *GOOD, "--data", data, "--work", work, *QUICK, "--no-weights", "--json")
@@ -163,6 +173,7 @@ def test_budgets_hold(data: Path, work: Path) -> None:
     assert {model["cost"]["whence"] for model in cheap["models"]} == {"as given"}
     gigabytes = cheap["models"][0]["cost"]["gigabytes"]
     num_boxes = len(read_split(data, "validation").items)
+    assert (cheap["alike_fits"], told_alike(data, work)) == (False, True)
     assert gigabytes == pytest.approx(16 * 2 * num_boxes / 1e9)
     small = json.loads(ok(*common, "--max-gigabytes", 1.5 * gigabytes))
     assert all(offer["num_models"] == 1 for offer in small["offers"])
@@ -171,6 +182,29 @@ def test_budgets_hold(data: Path, work: Path) -> None:
     assert max(offer["num_models"] for offer in few["offers"]) == 2
     message = refused(*common, *costs, "--max-milliseconds", 0.5)
     assert "Aa takes 1 ms a crop (--max-milliseconds), the least of all; the limit is 0.5" in message
+
+
+def test_costs_are_those_that_the_store_measured(data: Path, work: Path, tmp_path: Path) -> None:
+    place = Workplace(Path(shutil.copytree(work, tmp_path / "work")))
+    pipeline = Pipeline(place, read_split(data, "validation"))
+    boxes = pipeline.boxes(BoxSource("GT"))
+    pipeline.embeddings(["histogram"], boxes)
+    artifact = place.store.find(pipeline.embed_recipe(pipeline.retriever_card("histogram"), boxes))
+    manifest = json.loads((artifact.folder / "manifest.json").read_bytes())
+
+    def cost(**changes):
+        (artifact.folder / "manifest.json").write_text(json.dumps(manifest | changes))
+        return cost_of(pipeline, "histogram", boxes)
+
+    num_boxes = len(boxes.detections)
+    assert cost().milliseconds == pytest.approx(1000 * manifest["seconds"] / num_boxes)
+    assert cost().whence == f"{num_boxes} crops embedded here"
+    assert cost(made_together=3).whence.endswith("here, an equal share of 3 models' pass")
+    assert (cost(resumed=True).milliseconds, cost(resumed=True).whence) == (
+        None,
+        "not known: embedding was interrupted",
+    )
+    assert cost_of(pipeline, "histogram", boxes, 7.5).milliseconds == 7.5
 
 
 def test_one_model_can_be_chosen_from(data: Path, work: Path) -> None:
@@ -270,4 +304,7 @@ def test_a_choice_that_gains_nothing_elsewhere_says_what_to_take(data: Path, wor
         Request(boxes="GT", num_trials=0, num_halvings=1, models="Aa"),
     )
     assert found.mean_gain == 0
-    assert any("take all models alike rather" in line and "Aa + GT" in line for line in selection_lines(found))
+    assert "  so rather take all models alike: Aa + GT" in selection_lines(found)
+    over = selection_lines(replace(found, alike_fits=False))
+    assert not any("so rather take" in line for line in over)
+    assert any("against all models alike (Aa + GT, over the budget)" in line for line in over)

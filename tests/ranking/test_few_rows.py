@@ -79,14 +79,6 @@ def test_near_rows_that_stand_in_one_stride_are_all_found() -> None:
     assert set(neighbours_of_few([rows], [1.0], np.zeros(1600), 16, 1).ids[7]) == set(range(7, 1600, 100))
 
 
-def test_products_that_rounding_moves_by_half_a_unit_are_scored() -> None:
-    # 1.00389 and 0.99805 are both 1 in bfloat16, half a unit off either way; a margin of a quarter lost row 1.
-    rows = np.array([[1, 1 / 16], [1, 255 / 4096], [255 / 256, 1 / 32]])
-    found = neighbours_of_few([rows], [1.0], np.array([-1, 0, 0.0058]), 1, 1)
-    assert found.ids[0] == 1
-    assert found.similarities[0] == 1 + 255 / 65536
-
-
 def bf16_bits(values):
     bits = values.view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16).view(np.int16)
@@ -159,6 +151,15 @@ def test_pairs_are_scored_as_by_the_search(dtype) -> None:
             few.squared_lengths(1), similarities_of(rows[1:], rows[1:], everything, everything)
         )
         assert few.similarities(left[:0], right[:0]).shape == (0,)
+
+
+def test_products_that_bfloat16_rounds_by_half_a_step() -> None:
+    # Row 0 with itself is 1 + 2^-8, which becomes 1; with row 1 it is 1 + 1.5 * 2^-8, which becomes 1 + 2^-7. What is
+    # added leaves the first the larger one: 1.0039 and 1.0029. Once no more than 2^-8.9 was allowed for.
+    rows = np.array([[1, 0.0625], [1, 0.09375]], np.float32)
+    added = np.array([0.0, -0.003])
+    assert_exact([rows], [1.0], added, 1)
+    assert neighbours_of_few([rows], [1.0], added, 1, 1).ids[0] == 0
 
 
 def test_what_is_few(monkeypatch) -> None:

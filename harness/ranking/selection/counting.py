@@ -121,7 +121,7 @@ def hits_of(
     size = longest(starts, first, end)
     sums, rough = np.empty(size), np.empty(size, np.float32)
     num_ensembles, num_models = weights_EM.shape
-    errors = np.zeros(num_ensembles)
+    errors = np.full(num_ensembles, 1e-30)  # above 0, so that a tie of zeros is one that float64 decides
     light_EM = weights_EM.astype(np.float32)
     members_EM, num_members = np.empty((num_ensembles, num_models), np.int64), np.zeros(num_ensembles, np.int64)
     for ensemble in range(num_ensembles):

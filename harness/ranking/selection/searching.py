@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from harness.ranking.selection.outcomes import MOST_MODELS, Outcomes, members_of
-from harness.types import Bools, Floats, Ints, Progress
+from harness.types import Bools, Floats, InputError, Ints, Progress
 
 Method = Literal["auto", "exhaustive", "greedy"]
 
@@ -93,13 +93,13 @@ def is_exhaustive(method: Method, num_models: int, most: int) -> bool:
     """Whether all subsets are judged.
 
     Raises:
-        ValueError: they are too many, though it was asked for.
+        InputError: they are too many, though it was asked for.
     """
     num_subsets = sum(comb(num_models, size) for size in range(1, min(most, num_models) + 1))
     if method == "auto":
         return num_models <= MOST_MODELS and num_subsets < EXHAUSTIVE_LIMIT
     if method == "exhaustive" and num_models > MOST_MODELS:
-        raise ValueError(
+        raise InputError(
             f"method: all subsets of {num_models} models are too many, expected at most {MOST_MODELS} models; "
             "name fewer, or take the method greedy"
         )
@@ -128,7 +128,8 @@ def search(
         One a group.
 
     Raises:
-        ValueError: no model keeps within the budget, or there are too many for an exhaustive search.
+        ValueError: no model keeps within the budget.
+        InputError: there are too many models for an exhaustive search.
     """
     if not budget.allows(1 << np.arange(outcomes.num_models)).any():
         raise ValueError("budget: expected at least one model within it, got none")

@@ -9,6 +9,7 @@ from harness.ranking.selection.halving import both_halves, halvings, optimism
 from harness.ranking.selection.outcomes import Outcomes, members_of
 from harness.ranking.selection.searching import Budget, is_exhaustive, search
 from harness.ranking.selection.weighing import LEAST_WEIGHT, fit_weights, rounded
+from harness.types import InputError
 from tests.ranking.selection.worlds import World, equal_weights, number_of, subsets_of
 
 NOISES = (1.0, 1.2, 1.4, 1.6, 5.0)
@@ -108,7 +109,7 @@ def test_which_method_is_taken() -> None:
     assert is_exhaustive("auto", 17, 2)
     assert is_exhaustive("exhaustive", 14, 14)
     assert not is_exhaustive("greedy", 2, 2)
-    with pytest.raises(ValueError, match="all subsets of 30 models are too many"):
+    with pytest.raises(InputError, match="all subsets of 30 models are too many"):
         is_exhaustive("exhaustive", 30, 2)
     with pytest.raises(ValueError, match="at most 62 models"):
         Budget.free(63)
