@@ -116,10 +116,11 @@ class FeatureSpace:
         ids_NK, itself_N = found.ids.astype(np.int32), np.arange(len(self), dtype=np.int32)
         distances_NK = np.maximum(self._squared_N[:, None] + 2 * (centre - found.similarities), 0)
         # Twins of a lower row number stand before the row, and may be so many that it is not among them.
-        is_other = ids_NK != itself_N[:, None]
+        moved = np.flatnonzero(ids_NK[:, 0] != itself_N)
+        is_other = ids_NK[moved] != itself_N[moved, None]
         is_other[is_other.all(axis=1), -1] = False
-        ids_NK[:, 1:] = ids_NK[is_other].reshape(len(self), -1)
-        distances_NK[:, 1:] = distances_NK[is_other].reshape(len(self), -1)
+        ids_NK[moved, 1:] = ids_NK[moved][is_other].reshape(len(moved), ids_NK.shape[1] - 1)
+        distances_NK[moved, 1:] = distances_NK[moved][is_other].reshape(len(moved), ids_NK.shape[1] - 1)
         ids_NK[:, 0], distances_NK[:, 0] = itself_N, 0
         return NeighbourLists(ids_NK, distances_NK, np.maximum(self._squared_N + 2 * (centre - found.lowest), 0))
 

@@ -12,18 +12,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search import Neighbours
 from harness.types import Floats, Ints
 
 if TYPE_CHECKING:
+    import torch
+
     from harness.ranking.exact import Workers
 
 MOST_ROWS = 8192
 """Column numbers and counts of them fit in 16 bits."""
 _MOST_NUMBERS = 1 << 26  # of features in single precision, 256 MB
 _BAND = 256  # rows: 2 MB of products with 4,000
+_LEAST_BAND = 32  # what answers is put in order anew for every band
+_UNIT = 32  # dimensions that a matrix unit takes at once: 258 take a quarter longer than 288
 
 
 def is_few(rows: Sequence[FeatureRows]) -> bool:
@@ -96,8 +101,6 @@ class RoundedRows:
     """
 
     def __init__(self, rows: FewRows, added: Floats) -> None:
-        import torch
-
         from harness.ranking.blocks import CPU_UNIT, error_bound, rounded_block
 
         self._rows, self._added = rows, added
@@ -105,14 +108,14 @@ class RoundedRows:
         column = np.ascontiguousarray(added[:, None])
         upper = (column.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
         ones = [np.ones((len(added), 1))] * 2
-        everything, width = np.arange(len(added)), 2 + sum(part.shape[1] for part in rows.stored)
-        asking, answering = (np.empty((len(added), width), np.uint16) for _ in range(2))
+        width = -(-(2 + sum(part.shape[1] for part in rows.stored)) // _UNIT) * _UNIT
+        everything = np.arange(len(added))
+        self._asking, self._answering = (np.zeros((len(added), width), np.uint16) for _ in range(2))
         scale = np.array([*rows.weights, 1.0, 1.0])
-        query = rounded_block([*rows.stored, *ones], everything, scale, asking, "queries", rows.workers)
+        query = rounded_block([*rows.stored, *ones], everything, scale, self._asking, "queries", rows.workers)
         answers = [*rows.stored, upper, column - upper]
-        longest = rounded_block(answers, everything, None, answering, "gallery", rows.workers).longest()
+        longest = rounded_block(answers, everything, None, self._answering, "gallery", rows.workers).longest()
         self._errors = error_bound(query, longest, width + 9, CPU_UNIT)
-        self._asking, self._answering = (torch.from_numpy(each).view(torch.bfloat16) for each in (asking, answering))
 
     def nearest(self, asked: Ints, first: int, count: int) -> Neighbours:
         """The rows of largest similarity to some.
@@ -131,18 +134,19 @@ class RoundedRows:
         from harness.ranking.close_rows import find_close, keep_largest, keep_smallest
         from harness.ranking.products import strict_products
 
-        answering, added = self._answering[first:].T, self._added[first:]
+        answering, added = _as_bf16(self._answering[first:]).T, self._added[first:]
         count = min(count, len(added))
         ids, best, lowest = np.empty((len(asked), count), np.int64), np.empty((len(asked), count)), np.empty(len(asked))
-        bands = iter(range(0, len(asked), _BAND))
+        size = max(_LEAST_BAND, min(_BAND, -(-len(asked) // self._rows.workers.num_threads)))
+        bands = iter(range(0, len(asked), size))
 
         def search(_: int) -> None:
             torch.set_num_threads(1)  # threads of its own; `strict_products` sets all back
-            space = torch.empty((min(_BAND, len(asked)), len(added)), dtype=torch.bfloat16)
+            space = torch.empty((min(size, len(asked)), len(added)), dtype=torch.bfloat16)
             for start in bands:
-                band = slice(start, min(start + _BAND, len(asked)))
+                band = slice(start, min(start + size, len(asked)))
                 rows = asked[band]
-                products = torch.mm(self._asking[torch.from_numpy(rows)], answering, out=space[: len(rows)])
+                products = torch.mm(_as_bf16(self._asking[rows]), answering, out=space[: len(rows)])
                 bits = products.view(torch.int16).numpy()
                 high_starts, high, low_starts, low = find_close(bits, self._errors[rows], count)
                 columns = np.concatenate([high, low])
@@ -156,3 +160,9 @@ class RoundedRows:
         with strict_products(1):
             self._rows.workers.each(search)
         return Neighbours(ids, best, lowest)
+
+
+def _as_bf16(bits: NDArray[np.uint16]) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(bits).view(torch.bfloat16)
