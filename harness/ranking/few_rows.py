@@ -112,9 +112,7 @@ class RoundedRows:
         answers = [*rows.stored, upper, column - upper]
         longest = rounded_block(answers, everything, None, answering, "gallery", rows.workers).longest()
         self._errors = error_bound(query, longest, width + 9, CPU_UNIT)
-        self._asking, self._answering = (
-            torch.from_numpy(each).view(torch.bfloat16) for each in (asking, answering)
-        )
+        self._asking, self._answering = (torch.from_numpy(each).view(torch.bfloat16) for each in (asking, answering))
 
     def nearest(self, asked: Ints, first: int, count: int) -> Neighbours:
         """The rows of largest similarity to some.
