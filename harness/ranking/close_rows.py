@@ -4,9 +4,9 @@ Rounding to bfloat16 never turns the order of two numbers round, and it has few 
 compared as the integers that their bits are, and one number a row tells which of them may be among the largest.
 
 Let s be the exact numbers of a row, f what the hardware sums in float32, |f - s| <= e, v those rounded to bfloat16, and
-S, F, V the K-th largest of each. Whatever is among the K largest has s >= S, hence f >= s - e >= S - e >= F - 2e; F is at
-least the middle M between V and the bfloat16 below it, since it was rounded to V; and as rounding keeps the order, v is
-at least M - 2e rounded. The same holds upside down for the smallest.
+S, F, V the K-th largest of each. Whatever is among the K largest has s >= S, hence f >= s - e >= S - e >= F - 2e; F is
+at least the middle M between V and the bfloat16 below it, since it was rounded to V; and as rounding keeps the order, v
+is at least M - 2e rounded. The same holds upside down for the smallest.
 
 Legend: N rows, B rows of a band of them, K neighbours of a row, P pairs.
 """
@@ -47,7 +47,7 @@ def _rank(keys: Ints16, count: int, least: int) -> int:
             low = middle
         else:
             high = middle - 1
-    return low
+    return int(low)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -60,7 +60,7 @@ def _limit(key: int, slack: float) -> int:
     magnitude = np.uint32(abs(middle)).view(np.float32)
     lower = np.float32((-magnitude if middle < 0 else magnitude) - slack)
     bits = np.int64(np.float32(abs(lower)).view(np.uint32))
-    return ((-bits if lower < 0 else bits) - 1 + 0x7FFF) >> 16
+    return int(((-bits if lower < 0 else bits) - 1 + 0x7FFF) >> 16)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
