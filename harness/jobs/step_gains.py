@@ -46,7 +46,8 @@ class StepGain:
 def step_gains(pipeline: Pipeline, scored: Scored, decimals: int = DECIMALS) -> Sequence[StepGain]:
     """Score an ensemble without its steps, with the first of them, with the first two, and so on.
 
-    Only the boxes that speak for a query are answered; what the steps need is in the store already.
+    Only the boxes that speak for a query are answered. What is not in the store is made: the answers of each of the
+    ensembles, and before re-ranking, where all boxes take part, the expansion of those that speak.
 
     Args:
         pipeline: that ran the ensemble.

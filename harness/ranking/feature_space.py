@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ranking.few_rows import FewRows, RoundedRows, is_few
-from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows, place
+from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows, place, refuse_short_file
 from harness.ranking.search import SearchOptions, nearest, neighbours, similarities_of
 from harness.types import Floats, InputError, Ints, Progress
 
@@ -85,6 +85,7 @@ class FeatureSpace:
                     raise InputError(
                         f"re-ranking: model {model}: expected features of a floating type, got {part.dtype}"
                     )
+                refuse_short_file(part)
         scale = np.ones(len(upper)) if weights is None else np.asarray(weights, np.float64)
         if scale.shape != (len(upper),) or not (np.isfinite(scale) & (scale > 0)).all():
             raise InputError(f"re-ranking: expected {len(upper)} weights above 0, one for each model, got {weights}")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.types import Ints
+from harness.types import InputError, Ints
 
 
 class FeatureRows(Protocol):
@@ -142,3 +142,24 @@ def place(part: FeatureRows, row: int, name: str) -> str:
         return f"{name}: row {row}"
     offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
     return f"{Path(file)}: row {row + offset // max(1, base.strides[0])}"
+
+
+def refuse_short_file(part: FeatureRows) -> None:
+    """Raise `InputError` for a memory map whose file has become shorter: reading it would end the process."""
+    array: Any = part
+    while isinstance(array, ChosenRows):
+        array = array.array
+    if isinstance(array, JoinedRows):
+        refuse_short_file(array.upper)
+        refuse_short_file(array.lower)
+        return
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    if isinstance(array, np.memmap) and array.filename is not None:
+        path, wanted = Path(array.filename), array.offset + array.nbytes
+        size = path.stat().st_size if path.exists() else None
+        if size is not None and size < wanted:
+            raise InputError(
+                f"{path}: has {size} bytes, its shape {array.shape} of {array.dtype} needs {wanted}: it was cut off; "
+                "make these features again"
+            )

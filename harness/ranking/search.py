@@ -14,13 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.rows import ChosenRows, FeatureRows
+from harness.ranking.rows import ChosenRows, FeatureRows, refuse_short_file
 from harness.ranking.search_plan import SearchOptions, SearchPlan, plan_search
 from harness.types import Floats, InputError, Ints, Progress
 
@@ -275,22 +273,5 @@ def _validated(
         for part in (query, rows):
             if part.dtype.kind != "f":
                 raise InputError(f"model {model}: features are floating numbers, got {part.dtype}")
-            _refuse_short_file(part)
+            refuse_short_file(part)
     return scale
-
-
-def _refuse_short_file(part: FeatureRows) -> None:
-    """Raise `InputError` for a memory map whose file has become shorter: reading it would end the process."""
-    array: Any = part
-    while isinstance(array, ChosenRows):
-        array = array.array
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        array = array.base
-    if isinstance(array, np.memmap) and array.filename is not None:
-        path, wanted = Path(array.filename), array.offset + array.nbytes
-        size = path.stat().st_size if path.exists() else None
-        if size is not None and size < wanted:
-            raise InputError(
-                f"{path}: has {size} bytes, its shape {array.shape} of {array.dtype} needs {wanted}: it was cut off; "
-                "make these features again"
-            )

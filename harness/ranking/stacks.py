@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.preflight import available_memory
-from harness.ranking.rows import ChosenRows, FeatureRows, choose, place
+from harness.ranking.rows import ChosenRows, FeatureRows, choose, place, refuse_short_file
 from harness.types import Floats, InputError, Ints
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def stack_weights(parts: Sequence[FeatureRows], weights: Sequence[float] | None,
         (M,) float64.
 
     Raises:
-        InputError: there is no model, the shapes or types are not these, or a weight is not positive.
+        InputError: there is no model, the shapes or types are not these, a file is shorter than its shape, or a weight
+            is not positive.
     """
     if not parts:
         raise InputError(f"{name}: expected the features of at least one model, got none")
@@ -52,6 +53,7 @@ def stack_weights(parts: Sequence[FeatureRows], weights: Sequence[float] | None,
                 f"{name}, model {model}: has {len(part)} rows, model 0 has {len(parts[0])}; "
                 "give the features of the same boxes for every model"
             )
+        refuse_short_file(part)
     scale = np.ones(len(parts)) if weights is None else np.asarray(weights, np.float64)
     if scale.shape != (len(parts),) or not (np.isfinite(scale) & (scale > 0)).all():
         raise InputError(f"weights: expected {len(parts)} positive numbers, one per model, got {weights}")

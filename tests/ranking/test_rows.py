@@ -1,8 +1,19 @@
 """Rows of features are read where they lie, and messages name their file."""
 
-import numpy as np
+import os
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from harness.ranking.expansion import combine
+from harness.ranking.reranking import k_reciprocal
 from harness.ranking.rows import ChosenRows, JoinedRows, choose, place
+from harness.ranking.search import nearest
+from harness.ranking.whitening import fit_projection
+from harness.types import InputError
 
 
 def test_rows_that_follow_one_another_are_a_view_and_others_a_choice(tmp_path) -> None:
@@ -51,3 +62,27 @@ def test_joined_rows_read_as_their_concatenation(tmp_path) -> None:
     assert np.shares_memory(joined[:2], upper)
     assert place(joined, 2, "m4") == "m4: row 2"
     assert place(joined, 5, "m4") == f"{tmp_path / 'vectors.npy'}: row 9"
+
+
+def cut_off(folder: Path) -> NDArray[Any]:
+    path = folder / "vectors.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((2000, 4)).astype(np.float16))
+    stored: NDArray[Any] = np.load(path, mmap_mode="r")
+    os.truncate(path, 5000)
+    return stored
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda rows: nearest([np.ones((1, 4))], [ChosenRows(rows[3:], np.arange(7))], 1),
+        lambda rows: k_reciprocal(rows[:9], ChosenRows(rows, np.arange(9, 2000))),
+        lambda rows: nearest([np.ones((1, 4))], [JoinedRows(np.ones((2, 4)), rows)], 1),
+        lambda rows: fit_projection([rows], 2, whiten=True),
+        lambda rows: list(combine([np.ones((2000, 4))], [rows], np.zeros((2000, 1), np.int64), np.ones((2000, 2)))),
+    ],
+    ids=["search", "re-ranking", "joined", "projection", "expansion"],
+)
+def test_a_file_that_was_cut_off_is_named_instead_of_ending_the_process(tmp_path: Path, use: Any) -> None:
+    with pytest.raises(InputError, match=r"vectors\.npy: has 5000 bytes, .* needs 16128"):
+        use(cut_off(tmp_path))

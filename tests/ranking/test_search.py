@@ -337,16 +337,6 @@ def test_a_file_and_its_row_are_named(tmp_path) -> None:
         nearest([rows[:1]], [ChosenRows(stored, np.array([1, 5, 2]))], 1)
 
 
-def test_a_file_that_was_cut_off_is_named_instead_of_ending_the_process(tmp_path) -> None:
-    path = tmp_path / "vectors.npy"
-    np.save(path, np.ones((2000, 4), np.float16))
-    stored = np.load(path, mmap_mode="r")
-    with path.open("r+b") as file:
-        file.truncate(5000)
-    with pytest.raises(InputError, match=r"vectors\.npy: has 5000 bytes, .* needs 16128"):
-        nearest([np.ones((1, 4))], [ChosenRows(stored[3:], np.arange(7))], 1)
-
-
 @pytest.mark.parametrize("rows", [([0, 1], [0]), ([2], [0]), ([0], [-1])])
 def test_pairs_that_are_not_there_are_refused(rows) -> None:
     with pytest.raises(InputError, match="pairs"):
