@@ -17,7 +17,7 @@ from harness.ranking.whitening import fit_bytes
 from harness.spec import BoxSource
 from harness.types import Detections, InputError
 from harness.workplace import Workplace
-from tests.commands import ok, refused
+from tests.commands import call, ok, refused
 
 D = 512  # of the histogram
 
@@ -167,8 +167,12 @@ def test_too_little_room_is_refused_before_anything_starts(
     message = str(refusal.value)
     assert "embed histogram: needs about <0.001 GB of disk in" in message
     assert message.endswith("nothing was started. What would fit: --work on another disk")
-    said = ok("score", "histogram + GT", "--data", data, "--work", work, "--plan")
-    assert "it does not fit: --work on another disk" in said
+    planned = call("score", "histogram + GT", "--data", data, "--work", work, "--plan")
+    assert planned.exit_code == 1
+    assert "it does not fit: --work on another disk" in planned.stdout
+    asked = ("submit", "histogram + GT", "--data", data, "--work", work, "--split", "validation")
+    assert call(*asked, "--plan", "--json").exit_code == 1
+    assert call(*asked).exit_code == 2, "no --out"
     # The stage itself looks once more, and says so whoever asks for it.
     assert "embed histogram: needs about" in refused("embed", "histogram + GT", "--data", data, "--work", work)
     assert not list((work / "store" / "embed").glob("*/part-*"))

@@ -292,19 +292,40 @@ def test_a_person_is_told_all_of_it(data: Path, work: Path, told) -> None:
     assert "RENDERED validation with GT" in shown
     assert "left out: Seen was trained on validation" in shown
     assert f"RENDERED: chosen: {told['spec']}" in shown
-    assert "fitted on validation" in shown
+    weighted = any(model["weight"] not in (None, 1) for model in told["models"])
+    assert ("the weights were fitted on validation" in shown) == weighted
     assert f"run.py score '{told['spec']}'" in shown
     assert "ms a crop of Aa, Bb, Cc, Noise: not known: embedded elsewhere" in shown
     assert "what is not known counts as nothing; say it: --cost Aa=MS" in shown
 
 
 def test_a_choice_that_gains_nothing_elsewhere_says_what_to_take(data: Path, work: Path) -> None:
-    found = select(
-        Pipeline(Workplace(work), read_split(data, "validation")),
-        Request(boxes="GT", num_trials=0, num_halvings=1, models="Aa"),
-    )
-    assert found.mean_gain == 0
-    assert "  so rather take all models alike: Aa + GT" in selection_lines(found)
+    pipeline = Pipeline(Workplace(work), read_split(data, "validation"))
+    request = Request(boxes="GT", num_trials=0, num_halvings=1, models="Aa,Bb", max_models=1)
+    found = replace(select(pipeline, request), mean_gain=-0.01, alike_fits=True)
+    assert "  so rather take all models alike: Aa,Bb + GT" in selection_lines(found)
+    assert any("against all models alike (Aa,Bb + GT) " in line for line in selection_lines(found))
     over = selection_lines(replace(found, alike_fits=False))
     assert not any("so rather take" in line for line in over)
-    assert any("against all models alike (Aa + GT, over the budget)" in line for line in over)
+    assert any("against all models alike (Aa,Bb + GT, over the budget)" in line for line in over)
+    # Where all models are what was chosen, there is nothing else to take.
+    alike = selection_lines(select(pipeline, replace(request, models="Aa", max_models=None)))
+    assert not any("all models alike (" in line or "so rather" in line for line in alike)
+
+
+def test_a_model_that_was_not_entered_for_all_boxes_is_left_out_unless_it_is_named(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    scratch = Path(shutil.copytree(work, tmp_path / "work"))
+    pipeline = Pipeline(Workplace(scratch), read_split(data, "validation"))
+    boxes = pipeline.boxes(BoxSource("GT")).detections.take(slice(0, 7))
+    write_detections(tmp_path / "boxes.parquet", boxes)
+    np.save(tmp_path / "rows.npy", np.eye(7, dtype=np.float32))
+    ok("enter", "embeddings", "Part", "--vectors", tmp_path / "rows.npy", "--boxes", tmp_path / "boxes.parquet",
+       "--data", data, "--work", scratch)  # fmt: skip
+    place = ("--data", data, "--work", scratch, *QUICK)
+    found = json.loads(ok("select", *place, "--json"))
+    assert "Part" not in [model["name"] for model in found["models"]]
+    assert "Part is left out: it was entered, and not for all boxes of GT" in found["doubts"]
+    assert "7 of" not in ok("select", *place)
+    assert "are not among those entered for Part" in refused("select", "Aa,Part", *place)
