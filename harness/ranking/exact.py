@@ -119,29 +119,37 @@ class PairScorer:
             asking_rows = asked[query_start : query_start + self.query_rows]
             near = np.flatnonzero((query_places >= query_start) & (query_places < query_start + self.query_rows))
             left, right = query_places[near] - query_start, gallery_places[near]
-            starts = range(0, len(found), self.gallery_rows)
-            bounds = np.searchsorted(right, [*starts, len(found)])
             part = np.zeros(len(near))
-            for query, answers, weight in zip(self.queries, self.gallery, self.scale, strict=True):
+            for model, (query, weight) in enumerate(zip(self.queries, self.scale, strict=True)):
                 asking = as_floats(query, asking_rows, self.workers, self.query_space)
-                for start, low, high in zip(starts, bounds[:-1], bounds[1:], strict=True):
-                    rows = as_floats(
-                        answers, found[start : start + self.gallery_rows], self.workers, self.gallery_space
-                    )
-                    places = slice(low, high)
-                    self._add(asking, rows, left[places], right[places] - start, weight, part[places])
+                self._add(model, asking, found, left, right, weight, part)
             totals[near] = part
         return totals
 
     def _add(
-        self, asking: NDArray[Any], rows: NDArray[Any], left: Ints, right: Ints, weight: float, totals: Floats
+        self, model: int, asking: NDArray[Any], found: Ints, left: Ints, right: Ints, weight: float, totals: Floats
     ) -> None:
-        def add(begin: int, end: int) -> None:
-            rounding.pair_products(asking, rows, left[begin:end], right[begin:end], weight, totals[begin:end])
+        """Add a model's similarities; every thread converts the gallery rows of its own pairs, and waits for none."""
+        num_threads = min(self.workers.num_threads, self.gallery_rows)
+        rows_at_once = self.gallery_rows // num_threads
+        bytes_at_once = rows_at_once * _widest(self.gallery)
+        alone = Workers(1, self.workers.pool)
 
-        self.workers.spread(len(left), add)
+        def add(begin: int, end: int) -> None:
+            for thread in range(begin, end):
+                space = self.gallery_space[thread * bytes_at_once :]
+                place, last = (len(left) * each // num_threads for each in (thread, thread + 1))
+                while place < last:
+                    start = right[place]
+                    stop = place + int(np.searchsorted(right[place:last], start + rows_at_once))
+                    rows = as_floats(self.gallery[model], found[start : right[stop - 1] + 1], alone, space)
+                    some = slice(place, stop)
+                    rounding.pair_products(asking, rows, left[some], right[some] - start, weight, totals[some])
+                    place = stop
+
+        self.workers.spread(num_threads, add)
 
 
 def _widest(parts: Sequence[FeatureRows]) -> int:
-    """Bytes of the widest row of any model once it is converted."""
-    return max(part.shape[1] * (4 if part.dtype in (np.float16, np.float32) else 8) for part in parts)
+    """Bytes of the widest row of any model once it is converted, up to where a float64 may begin."""
+    return max(-(-part.shape[1] * (4 if part.dtype in (np.float16, np.float32) else 8) // 8) * 8 for part in parts)

@@ -66,7 +66,7 @@ class PackedProducts:
         num_terms = self.plan.width + 8
         taken = -shifts.double().numpy()
         errors = error_bound(self.query_lengths, lengths.longest(), num_terms, CPU_UNIT)
-        errors += 2 * growth(num_terms, CPU_UNIT) * np.abs(taken)
+        errors += growth(num_terms, CPU_UNIT) * np.abs(taken)
         bits_GQ = products.view(torch.uint16).numpy()
         for pool in pools:
             pool.pick(bits_GQ, taken, errors, start)
