@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 
 from harness.types import Floats, Ints
 
-_CHUNK = 256
+CHUNK = 256
 """Similarities that are compared at once: their number that passes is counted first, which takes no branch."""
-
-BF16_STEP = 2.0**-7
-"""The most that rounding to bfloat16 moves a number by, in parts of it; twice what rounding to nearest does."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -38,7 +35,7 @@ def shrink(keep: int, lower: Floats, upper: Floats, ids: Ints, count: int, floor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _threshold(floor: float, shift: float, error: float, step: float) -> np.float32:
+def lowest_product(floor: float, shift: float, error: float, step: float) -> np.float32:
     """The lowest value of a product, apart from its shift, whose upper bound reaches the floor."""
     margin = floor - error - shift
     margin = margin * (1 + 2 * step) if margin < 0 else margin * (1 - 2 * step)
@@ -83,10 +80,10 @@ def scan(
     side = np.float32(sign)
     for query in range(first_query, end_query):
         error = errors[query]
-        threshold = _threshold(floors[query], 0.0, error, 0.0)
+        threshold = lowest_product(floors[query], 0.0, error, 0.0)
         begin = starts[query]
         while begin < length:
-            end = min(length, begin + _CHUNK)
+            end = min(length, begin + CHUNK)
             passing = 0
             # What is no number passes: it is scored exactly. Slices, because an index from 0 cannot be negative: so the
             # compiler takes several at once.
@@ -106,7 +103,7 @@ def scan(
                             keep, lower[query], upper[query], ids[query], count, floors[query]
                         )
                         counts[query] = count
-                        threshold = _threshold(floors[query], 0.0, error, 0.0)
+                        threshold = lowest_product(floors[query], 0.0, error, 0.0)
                         if count > capacity - capacity // 4:
                             break
                         continue
@@ -120,119 +117,6 @@ def scan(
             if column < end:
                 break
         starts[query] = begin
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def thresholds(floors: Floats, shifts: Floats, errors: Floats) -> NDArray[np.float32]:
-    """The lowest product in bfloat16 of each query, times the sign, that may reach the floor (Q,).
-
-    Args:
-        floors: (Q,) float64.
-        shifts: (Q,) float64, what was taken from each product, times the sign.
-        errors: (Q,) float64.
-    """
-    lowest = np.empty(len(floors), np.float32)
-    for query in range(len(floors)):
-        lowest[query] = _threshold(floors[query], shifts[query], errors[query], BF16_STEP)
-    return lowest
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def pick(
-    bits: NDArray[np.uint16],
-    start: int,
-    lowest: NDArray[np.float32],
-    sign: float,
-    rows: NDArray[np.int32],
-    queries: NDArray[np.int32],
-    values: NDArray[np.float32],
-) -> tuple[int, int]:
-    """List the products of a block that pass, gallery row by gallery row, as long as a whole row of them fits.
-
-    Args:
-        bits: (G, Q) uint16, bits of bfloat16.
-        start: the row to begin with.
-        lowest: (Q,) float32, what passes, times the sign.
-        sign: 1 for the largest, -1 for the smallest.
-        rows: (P,) int32, is filled, and so are those that follow; P at least Q.
-        queries: (P,) int32.
-        values: (P,) float32, the products.
-
-    Returns:
-        The row to go on from, and how many were listed.
-    """
-    num_rows, num_queries = bits.shape
-    side, found, row = np.float32(sign), 0, start
-    while row < num_rows and found + num_queries <= len(rows):
-        for begin in range(0, num_queries, _CHUNK):
-            some, against = bits[row, begin : begin + _CHUNK], lowest[begin : begin + _CHUNK]
-            passing = 0
-            for place in range(len(some)):
-                value = np.uint32(np.uint32(some[place]) << np.uint32(16)).view(np.float32)
-                passing += not (side * value < against[place])
-            if passing == 0:
-                continue
-            for place in range(len(some)):
-                value = np.uint32(np.uint32(some[place]) << np.uint32(16)).view(np.float32)
-                if not (side * value < against[place]):
-                    rows[found], queries[found], values[found] = row, begin + place, value
-                    found += 1
-        row += 1
-    return row, found
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def add(
-    start: int,
-    end: int,
-    rows: NDArray[np.int32],
-    queries: NDArray[np.int32],
-    values: NDArray[np.float32],
-    shifts: Floats,
-    errors: Floats,
-    sign: float,
-    first_id: int,
-    keep: int,
-    floors: Floats,
-    lower: Floats,
-    upper: Floats,
-    ids: Ints,
-    counts: Ints,
-) -> int:
-    """Keep what passes of listed products in bfloat16; arguments as for `scan`, but for these.
-
-    Args:
-        start: the first of them.
-        end: one past the last.
-        rows: (P,) int32, rows of the block.
-        queries: (P,) int32.
-        values: (P,) float32, the products.
-        shifts: (Q,) float64, what was taken from each.
-        errors: as for `scan`, and so are those that follow.
-
-    Returns:
-        The end, or that whose candidate did not fit any more.
-    """
-    capacity = lower.shape[1]
-    for place in range(start, end):
-        query, value = queries[place], sign * np.float64(values[place])
-        middle, reach = sign * shifts[query] + value, errors[query] + BF16_STEP * abs(value)
-        low, high = middle - reach, middle + reach
-        count = counts[query]
-        if high < floors[query]:
-            continue
-        if count == capacity:
-            count, floors[query] = shrink(keep, lower[query], upper[query], ids[query], count, floors[query])
-            counts[query] = count
-            if count > capacity - capacity // 4:
-                return place
-            if high < floors[query]:
-                continue
-        lower[query, count] = low if low == low else -np.inf
-        upper[query, count] = high if high == high else np.inf
-        ids[query, count] = first_id + rows[place]
-        counts[query] = count + 1
-    return end
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

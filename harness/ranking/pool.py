@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking import candidates
+from harness.ranking import candidates, picking
 from harness.ranking.exact import Workers
 from harness.types import Floats, Ints
 
@@ -79,12 +79,12 @@ class Pool:
         rows, queries, values = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.float32)
         row = 0
         while row < num_rows:
-            lowest = candidates.thresholds(self.floors, self.sign * shifts, errors)
-            row, found = candidates.pick(bits_GQ, row, lowest, self.sign, rows, queries, values)
+            lowest = picking.thresholds(self.floors, self.sign * shifts, errors)
+            row, found = picking.pick(bits_GQ, row, lowest, self.sign, rows, queries, values)
             done = 0
             with self.lock:
                 while done < found:
-                    done = candidates.add(
+                    done = picking.add(
                         done, found, rows, queries, values, shifts, errors, self.sign, first_id, self.keep,
                         self.floors, self.lower, self.upper, self.ids, self.counts,
                     )  # fmt: skip
