@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 
 from harness.types import Floats, Ints
 
-_CHUNK = 256
+CHUNK = 256
 """Similarities that are compared at once: their number that passes is counted first, which takes no branch."""
-
-BF16_STEP = 2.0**-7
-"""The most that rounding to bfloat16 moves a number by, in parts of it; twice what rounding to nearest does."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -38,7 +35,7 @@ def shrink(keep: int, lower: Floats, upper: Floats, ids: Ints, count: int, floor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _threshold(floor: float, shift: float, error: float, step: float) -> np.float32:
+def lowest_product(floor: float, shift: float, error: float, step: float) -> np.float32:
     """The lowest value of a product, apart from its shift, whose upper bound reaches the floor."""
     margin = floor - error - shift
     margin = margin * (1 + 2 * step) if margin < 0 else margin * (1 - 2 * step)
@@ -49,10 +46,7 @@ def _threshold(floor: float, shift: float, error: float, step: float) -> np.floa
 def scan(
     first_query: int,
     end_query: int,
-    is_bf16: bool,
-    bits: NDArray[np.uint16],
-    singles: NDArray[np.float32],
-    shifts: Floats,
+    products: NDArray[np.float32],
     errors: Floats,
     sign: float,
     first_id: int,
@@ -69,10 +63,7 @@ def scan(
     Args:
         first_query: the first of them.
         end_query: one past the last.
-        is_bf16: whether the products are in ``bits`` or in ``singles``.
-        bits: (Q, G) uint16, bits of bfloat16.
-        singles: (Q, G) float32.
-        shifts: (Q,) float64, what was taken from each product.
+        products: (Q, G) float32.
         errors: (Q,) float64, how far each product may be from the exact one.
         sign: 1 for the largest, -1 for the smallest.
         first_id: gallery row of the first column.
@@ -84,38 +75,27 @@ def scan(
         counts: (Q,) int64, how many there are.
         starts: (Q,) int64, the column to go on from; is set to G, or to where the candidates did not fit any more.
     """
-    length = bits.shape[1] if is_bf16 else singles.shape[1]
-    step = BF16_STEP if is_bf16 else 0.0
+    length = products.shape[1]
     capacity = lower.shape[1]
     side = np.float32(sign)
     for query in range(first_query, end_query):
-        shift, error = sign * shifts[query], errors[query]
-        threshold = _threshold(floors[query], shift, error, step)
+        error = errors[query]
+        threshold = lowest_product(floors[query], 0.0, error, 0.0)
         begin = starts[query]
         while begin < length:
-            end = min(length, begin + _CHUNK)
+            end = min(length, begin + CHUNK)
             passing = 0
             # What is no number passes: it is scored exactly. Slices, because an index from 0 cannot be negative: so the
             # compiler takes several at once.
-            if is_bf16:
-                some_bits = bits[query, begin:end]
-                for column in range(len(some_bits)):
-                    value = np.uint32(np.uint32(some_bits[column]) << np.uint32(16)).view(np.float32)
-                    passing += not (side * value < threshold)
-            else:
-                some = singles[query, begin:end]
-                for column in range(len(some)):
-                    passing += not (side * some[column] < threshold)
+            some = products[query, begin:end]
+            for column in range(len(some)):
+                passing += not (side * some[column] < threshold)
             if passing == 0:
                 begin = end
                 continue
             column = begin
             while column < end:
-                if is_bf16:
-                    value = np.uint32(np.uint32(bits[query, column]) << np.uint32(16)).view(np.float32)
-                else:
-                    value = singles[query, column]
-                value = side * value
+                value = side * products[query, column]
                 if not (value < threshold):
                     count = counts[query]
                     if count == capacity:
@@ -123,12 +103,11 @@ def scan(
                             keep, lower[query], upper[query], ids[query], count, floors[query]
                         )
                         counts[query] = count
-                        threshold = _threshold(floors[query], shift, error, step)
+                        threshold = lowest_product(floors[query], 0.0, error, 0.0)
                         if count > capacity - capacity // 4:
                             break
                         continue
-                    middle, reach = shift + np.float64(value), error + step * abs(np.float64(value))
-                    low, high = middle - reach, middle + reach
+                    low, high = np.float64(value) - error, np.float64(value) + error
                     lower[query, count] = low if low == low else -np.inf
                     upper[query, count] = high if high == high else np.inf
                     ids[query, count] = first_id + column

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ranking.blocks import CPU_UNIT, error_bound, rounded_block
-from harness.ranking.exact import Pool, Workers
+from harness.ranking.exact import Workers
+from harness.ranking.pool import Pool
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search_plan import SearchPlan
 from harness.types import Floats, Ints

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from harness.ranking.blocks import CPU_UNIT, GPU_UNIT, Lengths, Side, error_bound, growth, refuse_rows, rounded_block
-from harness.ranking.exact import Pool, Workers, lying
+from harness.ranking.blocks import CPU_UNIT, GPU_UNIT, Lengths, Side, error_bound, refuse_rows, rounded_block
+from harness.ranking.exact import Workers, lying
+from harness.ranking.pool import Pool
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search_plan import SearchPlan
 from harness.types import Floats, Ints
@@ -25,10 +25,7 @@ _FIRST_LOOK = 16384  # gallery rows that the first floor is taken from on a GPU
 
 
 class HostProducts:
-    """Products on the CPU, scanned where they were made.
-
-    In bfloat16 the results come out in bfloat16 too, of which 8 bits are too few. So two more columns take the present
-    floor from each product: what is near the floor comes out near zero, where bfloat16 is fine enough.
+    """Products on the CPU in float32, scanned where they were made.
 
     Args:
         parts: queries and gallery, one array a model each.
@@ -45,15 +42,9 @@ class HostProducts:
         workers: Workers,
     ) -> None:
         self.parts, self.scale, self.plan, self.workers = parts, scale, plan, workers
-        self.dimensions = sum(part.shape[1] for part in parts[0])
-        self.is_bf16 = plan.precision == "bf16"
-        self.dtype = np.uint16 if self.is_bf16 else np.float32
-        self.query_QW = np.zeros((plan.query_rows, plan.width), self.dtype)
-        self.rows_GW = np.zeros((plan.gallery_rows, plan.width), self.dtype)
-        self.products = np.empty(plan.query_rows * plan.gallery_rows, self.dtype)
-        if self.is_bf16:
-            self.rows_GW[:, self.dimensions : self.dimensions + 2] = _bf16_bits(np.ones((1, 1)))
-        self.has_units = not self.is_bf16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.query_QW = np.zeros((plan.query_rows, plan.width), np.float32)
+        self.rows_GW = np.zeros((plan.gallery_rows, plan.width), np.float32)
+        self.products = np.empty(plan.query_rows * plan.gallery_rows, np.float32)
 
     def ask(self, rows: Ints) -> None:
         """Make the products of these queries from now on."""
@@ -67,36 +58,18 @@ class HostProducts:
         rows_GW = self.rows_GW[: end - start]
         lengths = rounded_block(self.parts[1], np.arange(start, end), None, rows_GW, "gallery", self.workers)
         products = self.products[: self.num_queries * (end - start)].reshape(self.num_queries, end - start)
-        query_QW = self.query_QW[: self.num_queries]
-        shifts = np.zeros(self.num_queries)
-        chunk = self.plan.width if self.is_bf16 else _SUMMED_AT_ONCE["cpu"]
+        chunk = _SUMMED_AT_ONCE["cpu"]
         num_terms = chunk + -(-self.plan.width // chunk) + 8
         errors = error_bound(self.query_lengths, lengths.longest(), num_terms, CPU_UNIT)
-        if self.is_bf16:
-            shifts = self._shift(pools[0].floors)
-            errors += 2 * growth(num_terms, CPU_UNIT) * np.abs(shifts)
-            query, answers, out = (_as_bf16(each) for each in (query_QW, rows_GW, products))
-            if self.has_units:
-                torch.mm(query, answers.T, out=out)
-            else:  # the same products, though not faster
-                out.copy_(query.float() @ answers.float().T)
-        else:
-            query, answers, out = (torch.from_numpy(each) for each in (query_QW, rows_GW, products))
-            torch.mm(query[:, :chunk], answers[:, :chunk].T, out=out)
-            for column in range(chunk, self.plan.width, chunk):
-                columns = slice(column, column + chunk)
-                out.addmm_(query[:, columns], answers[:, columns].T)
+        query, answers, out = (
+            torch.from_numpy(each) for each in (self.query_QW[: self.num_queries], rows_GW, products)
+        )
+        torch.mm(query[:, :chunk], answers[:, :chunk].T, out=out)
+        for column in range(chunk, self.plan.width, chunk):
+            columns = slice(column, column + chunk)
+            out.addmm_(query[:, columns], answers[:, columns].T)
         for pool in pools:
-            pool.scan(products, self.is_bf16, shifts, errors, start)
-
-    def _shift(self, floors: Floats) -> Floats:
-        """Write what is to be taken from each product into the queries' last columns; what it is in float64 (Q,)."""
-        wanted = np.where(np.isfinite(floors), floors, 0)
-        high = _bf16_bits(wanted)
-        low = _bf16_bits(wanted - _bf16_values(high))
-        first = self.dimensions
-        self.query_QW[: len(floors), first], self.query_QW[: len(floors), first + 1] = high ^ 0x8000, low ^ 0x8000
-        return np.asarray(_bf16_values(high) + _bf16_values(low))
+            pool.scan(products, errors, start)
 
 
 class DeviceProducts:
@@ -234,17 +207,3 @@ def strict_products(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before[0])
         cpu.fp32_precision, cuda.fp32_precision = before[1:3]
         cuda.allow_fp16_reduced_precision_reduction, cuda.allow_bf16_reduced_precision_reduction = before[3:]
-
-
-def _as_bf16(bits: NDArray[Any]) -> torch.Tensor:
-    return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
-
-
-def _bf16_bits(values: Floats) -> NDArray[np.uint16]:
-    """Bits of bfloat16 nearest to the values."""
-    bits = np.asarray(values, np.float32).view(np.uint32)
-    return np.asarray((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def _bf16_values(bits: NDArray[np.uint16]) -> Floats:
-    return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)

@@ -2,7 +2,8 @@
 
 Each kernel reads its rows once, where they lie: it gathers, rounds, measures and checks them in one pass.
 bfloat16 is float32 without its lower half; a half-precision number is rebuilt from its bits, because numba has no such
-type on a CPU, and 2^112 moves its exponent into place, subnormal numbers too.
+type on a CPU, and 2^112 moves its exponent into place, subnormal numbers too. Every step on bits is cast back to 32:
+numba widens it to 64, and half as many numbers are then taken at once.
 
 Legend: N rows, D dimensions.
 """
@@ -57,9 +58,11 @@ def halves_to_bf16(
             largest = max(largest, magnitude)
             value = np.uint32(magnitude << np.uint32(13)).view(np.float32) * _HALF_TO_SINGLE
             bits = np.float32(value).view(np.uint32)
-            upper = np.uint32((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
-            target[column] = np.uint16(upper | np.uint32(half & np.uint32(0x8000)))
-            rest = value - np.uint32(upper << np.uint32(16)).view(np.float32)
+            odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+            rounded = np.uint32(np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + odd) & np.uint32(0xFFFF0000))
+            sign = np.uint32(half & np.uint32(0x8000))
+            target[column] = np.uint16(np.uint32(rounded >> np.uint32(16)) | sign)
+            rest = value - rounded.view(np.float32)
             square += value * value
             residual += rest * rest
         squares[place], residuals[place] = square, residual
@@ -85,9 +88,10 @@ def floats_to_bf16(
             value = weight * np.float64(line[column])
             fits = (abs(value) >= SMALLEST) & (abs(value) <= LARGEST)
             bits = np.float32(value if fits else 0.0).view(np.uint32)
-            upper = np.uint32((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
-            target[column] = np.uint16(upper)
-            rest = value - np.float64(np.uint32(upper << np.uint32(16)).view(np.float32))
+            odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+            rounded = np.uint32(np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + odd) & np.uint32(0xFFFF0000))
+            target[column] = np.uint16(np.uint32(rounded >> np.uint32(16)))
+            rest = value - np.float64(rounded.view(np.float32))
             square += value * value
             residual += rest * rest
         squares[place], residuals[place] = square, residual

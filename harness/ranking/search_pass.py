@@ -1,18 +1,20 @@
-"""The pass over queries and gallery: block after block, dealt to the devices, and the proof at the end of each.
+"""The pass over queries and gallery: block after block, dealt to devices and lanes, and the proof at the end of each.
 
 Legend: Q queries, G gallery rows, M models, K results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Event, Lock
 from typing import Protocol
 
 import numpy as np
 
-from harness.ranking.exact import PairScorer, Pool, Workers
+from harness.ranking.exact import PairScorer, Workers
+from harness.ranking.packed_products import PackedProducts
+from harness.ranking.pool import Pool
 from harness.ranking.products import DeviceProducts, HostProducts, strict_products
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search_plan import SearchPlan, device_bytes
@@ -73,7 +75,7 @@ def search_pass(
 
     with (
         ThreadPoolExecutor(plan.num_threads) as kernels,
-        ThreadPoolExecutor(len(plan.devices)) as drivers,
+        ThreadPoolExecutor(len(plan.devices) * plan.lanes) as drivers,
         strict_products(plan.num_threads),
     ):
         workers = Workers(plan.num_threads, kernels)
@@ -96,21 +98,28 @@ def search_pass(
                 for _ in engines
             ]
             stop = Event()
+            left = [iter(starts[number :: len(engines)]) for number in range(len(engines))]
 
-            def work(number: int, rows: Ints = rows, pools: list[list[Pool]] = pools, stop: Event = stop) -> None:
-                engines[number].ask(rows)
-                for start in starts[number :: len(engines)]:
+            def work(
+                number: int,
+                left: list[Iterator[int]] = left,
+                pools: list[list[Pool]] = pools,
+                stop: Event = stop,
+            ) -> None:
+                for start in left[number]:  # the lanes of an engine take turns
                     if stop.is_set():
                         return
                     engines[number].offer(start, min(start + plan.gallery_rows, num_gallery), pools[number])
                     count()
 
-            if len(engines) == 1:
+            for engine in engines:
+                engine.ask(rows)
+            if len(engines) * plan.lanes == 1:
                 work(0)
             else:
-                running = [drivers.submit(work, number) for number in range(len(engines))]
+                running = [drivers.submit(work, number) for number in range(len(engines)) for _ in range(plan.lanes)]
                 try:
-                    for each in running:
+                    for each in as_completed(running):
                         each.result()
                 finally:
                     stop.set()
@@ -136,6 +145,8 @@ def _engine(
         from harness.ranking.faiss_products import FaissProducts
 
         return FaissProducts(parts, scale, plan, workers, device)
+    if device == "cpu" and plan.precision == "bf16":
+        return PackedProducts(parts, scale, plan, workers)
     if device == "cpu":
         return HostProducts(parts, scale, plan, workers)
     return DeviceProducts(parts, scale, plan, device, device_bytes(device) // 2)

@@ -27,6 +27,8 @@ _DEVICE_SHARE = 0.6  # of a GPU's free memory
 _MOST_QUERIES = 4096
 _MOST_ROWS = 4096  # of a gallery block on a CPU: beyond that the products leave the caches
 _MOST_ROWS_GPU = 65536
+_LANE_ROWS = 512  # of a gallery block that one of several lanes takes
+_LEAST_LANE_ROWS = 192  # with fewer, the products slow down: fewer lanes of more threads are better
 _SPARE, _SPARE_WIDE = 256, 768  # candidates beyond what is wanted: more dimensions crowd similarities together
 _WIDE = 4096
 _MOST_EXACT = 1024  # gallery rows that are scored exactly at once: they stay in a cache
@@ -43,8 +45,8 @@ class SearchOptions:
     Attributes:
         engine: what makes the products; auto: torch.
         precision: of the products; auto: bf16 where the CPU has matrix units for it, 16 on a GPU for features that
-            are stored in it and bf16 for others, else 32. ``16`` on a CPU, which is not faster at it, is as ``32``;
-            faiss always takes 32.
+            are stored in it and bf16 for others, else 32. ``16`` on a CPU, and ``bf16`` on one without
+            such units, are not faster and as ``32``; faiss always takes 32.
         devices: torch's names of them, such as ``cuda:0``; the gallery is dealt out to them. None: every GPU, or the
             CPU.
         memory_bytes: working memory of the host beside inputs and outputs; the blocks follow from it. None: 256 MiB.
@@ -73,6 +75,8 @@ class SearchPlan:
         widest: dimensions of the widest model.
         width: columns of a block: the dimensions of all models and what is added to them.
         exact_rows: gallery rows that are scored exactly at once.
+        lanes: blocks of the gallery that are in work at once on a device.
+        lane_threads: of the CPU for each.
     """
 
     engine: Engine
@@ -85,14 +89,19 @@ class SearchPlan:
     widest: int
     width: int
     exact_rows: int
+    lanes: int
+    lane_threads: int
 
     @property
     def host_bytes(self) -> int:
         """Working memory of the host."""
         item = 2 if self.precision == "bf16" else 4
         pools = 2 * len(self.devices) * self.query_rows * self.capacity * CANDIDATE_BYTES
-        products = len(self.devices) * self.query_rows * self.gallery_rows * item
-        blocks = (self.query_rows + len(self.devices) * self.gallery_rows) * self.width * item
+        in_work = len(self.devices) * self.lanes * self.gallery_rows
+        products = in_work * self.query_rows * item
+        # Queries that are packed take twice the memory for a moment, when there are no blocks of the gallery.
+        rows = max(in_work, self.query_rows) if self.precision == "bf16" else in_work
+        blocks = (self.query_rows + rows) * self.width * item
         exact = (self.query_rows + self.exact_rows) * self.widest * 8
         pairs = min(PAIRS_AT_ONCE, self.query_rows * self.capacity) * PAIR_BYTES
         return pools + products + blocks + exact + pairs
@@ -139,8 +148,9 @@ def plan_search(
         precision = ("16" if is_half else "bf16") if on_gpu else ("bf16" if has_bf16_units() else "32")
     else:
         precision = options.precision
-    if not on_gpu and precision == "16":
+    if not on_gpu and (precision == "16" or (precision == "bf16" and not has_bf16_units())):
         precision = "32"
+    num_threads = options.num_threads or torch.get_num_threads()
     budget = options.memory_bytes or DEFAULT_BYTES
     width = -(-(sum(dimensions) + 2) // _PADDING) * _PADDING
     item = 4 if precision == "32" else 2
@@ -149,7 +159,12 @@ def plan_search(
     query_bytes = width * item + widest * 8 + 2 * capacity * CANDIDATE_BYTES * len(devices)
     query_rows = _between(1, budget // 2 // query_bytes, min(num_queries, _MOST_QUERIES))
     row_bytes = len(devices) * (width * item + query_rows * item)
-    gallery_rows = _between(1, budget // 4 // row_bytes, min(num_gallery, _MOST_ROWS))
+    num_rows = budget // 4 // row_bytes
+    gallery_rows, lanes = _between(1, num_rows, min(num_gallery, _MOST_ROWS)), 1
+    if not on_gpu and precision == "bf16":
+        lanes = _between(1, min(num_rows, num_gallery) // _LEAST_LANE_ROWS, num_threads)
+        rounds = -(-num_gallery // (lanes * _between(1, num_rows // lanes, _LANE_ROWS)))
+        gallery_rows = -(-num_gallery // (lanes * rounds))  # every lane gets as many blocks
     if on_gpu:
         most = min(device_bytes(device) for device in devices) // 2 // (width * item + query_rows * 12)
         gallery_rows = _between(1, most, min(num_gallery, _MOST_ROWS_GPU))
@@ -158,13 +173,15 @@ def plan_search(
         engine=engine,
         precision=precision,
         devices=devices,
-        num_threads=options.num_threads or torch.get_num_threads(),
+        num_threads=num_threads,
         query_rows=query_rows,
         gallery_rows=gallery_rows,
         capacity=capacity,
         widest=widest,
         width=width,
         exact_rows=exact_rows,
+        lanes=lanes,
+        lane_threads=max(1, num_threads // lanes),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.ranking import products, search_pass
+from harness.ranking import pool, products, search_pass, search_plan
 from harness.ranking.blocks import CPU_UNIT, Lengths, error_bound, rounded_block
 from harness.ranking.exact import Workers
 from harness.ranking.products import DeviceProducts
@@ -96,6 +96,52 @@ def test_ids_and_similarities_are_the_oracles(
     options = replace(options, memory_bytes=memory, devices=devices)
     ids, similarities = nearest(queries, gallery, top_k, weights, options=options)
     assert_is_the_oracles(ids, similarities, queries, gallery, top_k, weights)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(**SHAPES, num_threads=st.integers(1, 5), memory=st.sampled_from([None, 3_000]))
+def test_lanes_that_share_their_candidates_find_what_the_oracle_finds(
+    monkeypatch, seed, num_queries, num_gallery, dimensions, top_k, dtype, kind, weighted, num_threads, memory
+) -> None:
+    queries, gallery, weights = drawn(seed, num_queries, num_gallery, dimensions, dtype, kind, weighted)
+    for name, size in (("_LEAST_LANE_ROWS", 1), ("_LANE_ROWS", 4), ("_SPARE", 3)):  # they often have to make room
+        monkeypatch.setattr(search_plan, name, size)
+    monkeypatch.setattr(pool, "_HITS", 5)
+    options = SearchOptions(precision="bf16", devices=("cpu",), num_threads=num_threads, memory_bytes=memory)
+    found = neighbours(queries, gallery, top_k, weights, options=options)
+    assert_is_the_oracles(found.ids, found.similarities, queries, gallery, top_k, weights)
+    if num_gallery:
+        lowest = all_similarities(queries, gallery, weights).min(axis=1)
+        np.testing.assert_allclose(found.lowest, lowest, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("num_threads, lanes", [(1, (1, 1)), (2, (2, 1)), (64, (10, 6))])
+def test_there_are_as_many_lanes_as_have_room_for_blocks(monkeypatch, num_threads, lanes) -> None:
+    monkeypatch.setattr(search_plan, "has_bf16_units", lambda: True)
+    options = SearchOptions(precision="bf16", devices=("cpu",), num_threads=num_threads, memory_bytes=1 << 28)
+    plan = search_plan.plan_search(1000, 20_000, [1024] * 16, 20, options, is_half=True)
+    assert (plan.lanes, plan.lane_threads) == lanes
+    assert 150 <= plan.gallery_rows <= 512
+    assert -(-20_000 // plan.gallery_rows) % plan.lanes == 0, "every lane takes as many blocks"
+    assert plan.host_bytes < options.memory_bytes
+
+
+def test_a_cpu_without_units_for_bfloat16_multiplies_in_float32(monkeypatch) -> None:
+    monkeypatch.setattr(search_plan, "has_bf16_units", lambda: False)
+    options = SearchOptions(precision="bf16", devices=("cpu",))
+    assert search_plan.plan_search(5, 5, [8], 2, options, is_half=True).precision == "32"
+
+
+def test_a_row_that_fails_in_one_lane_stops_the_others(monkeypatch) -> None:
+    monkeypatch.setattr(search_plan, "_LEAST_LANE_ROWS", 1)
+    monkeypatch.setattr(search_plan, "_LANE_ROWS", 1)
+    rows = np.ones((500, 3), np.float16)
+    rows[1] = 0
+    done: list[int] = []
+    options = SearchOptions(precision="bf16", devices=("cpu",), num_threads=2)
+    with pytest.raises(InputError, match="gallery: row 1 is all zeros"):
+        nearest([rows[:1]], [rows], 1, options=options, progress=lambda count, _: done.append(count))
+    assert len(done) < 499
 
 
 @pytest.mark.parametrize("precision", ["32", "16", "bf16"])
