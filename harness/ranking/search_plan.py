@@ -196,8 +196,11 @@ def has_bf16_units() -> bool:
     """Whether the CPU multiplies bfloat16 faster than float32."""
     import torch
 
-    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # type: ignore[no-untyped-call]
+    library = torch.ops.mkldnn
+    if not torch.backends.mkldnn.is_available() or not library._is_mkldnn_bf16_supported():  # type: ignore[no-untyped-call]
         return False
+    if not all(hasattr(library, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
+        return False  # a torch that packs otherwise
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
