@@ -24,7 +24,7 @@ DOORS = {
     "matplotlib": {"harness/retrieval/tuning/plots.py"},
     "timm": {"harness/retrieval"},
     "pytorch_metric_learning": {"harness/retrieval"},
-    "faiss": {"harness/ranking/faiss_products.py"},
+    "faiss": {"harness/ranking/search/faiss_products.py"},
     "pycocotools": {"harness/scoring"},
     "faster_coco_eval": {"harness/scoring"},
     "sqlalchemy": {"leaderboard"},

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.ranking import few_rows
-from harness.ranking.close_rows import find_close
-from harness.ranking.exact import Workers
-from harness.ranking.few_rows import MOST_ROWS, FewRows, RoundedRows, is_few
+from harness.ranking.reranking import few_rows
+from harness.ranking.reranking.close_rows import find_close
+from harness.ranking.reranking.few_rows import MOST_ROWS, FewRows, RoundedRows, is_few
 from harness.ranking.search import similarities_of
+from harness.ranking.search.exact import Workers
 
 
 def neighbours_of_few(rows, weights, added, count, num_threads):
@@ -163,11 +163,11 @@ def test_products_that_bfloat16_rounds_by_half_a_step() -> None:
 
 
 def test_what_is_few(monkeypatch) -> None:
-    monkeypatch.setattr("harness.ranking.search_plan.has_bf16_units", lambda: True)
+    monkeypatch.setattr("harness.ranking.search.planning.has_bf16_units", lambda: True)
     assert is_few([np.zeros((MOST_ROWS, 4), np.float16)])
     assert not is_few([np.zeros((MOST_ROWS + 1, 4), np.float16)])
     monkeypatch.setattr(few_rows, "_MOST_NUMBERS", 1000)
     assert is_few([np.zeros((100, 4)), np.zeros((100, 6))])
     assert not is_few([np.zeros((100, 4)), np.zeros((100, 7))])
-    monkeypatch.setattr("harness.ranking.search_plan.has_bf16_units", lambda: False)
+    monkeypatch.setattr("harness.ranking.search.planning.has_bf16_units", lambda: False)
     assert not is_few([np.zeros((100, 4))])

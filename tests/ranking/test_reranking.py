@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.ranking import answers, feature_space, reranking
-from harness.ranking.feature_space import FeatureSpace
-from harness.ranking.reciprocal_cpu import CpuSteps
-from harness.ranking.reciprocal_torch import TorchSteps
-from harness.ranking.reranking import k_reciprocal
+from harness.ranking.reranking import answers, feature_space, k_reciprocal, reciprocal
+from harness.ranking.reranking.encoding_cpu import CpuSteps
+from harness.ranking.reranking.encoding_torch import TorchSteps
+from harness.ranking.reranking.feature_space import FeatureSpace
 from harness.ranking.search import SearchOptions
 from harness.timing import Stopwatch
 from harness.types import InputError
@@ -28,7 +27,7 @@ STEPS = {"one thread": lambda: CpuSteps(1), "threads": lambda: CpuSteps(3), "tor
 
 @pytest.fixture(params=STEPS)
 def steps(request, monkeypatch):
-    monkeypatch.setattr(reranking, "_steps", lambda options: STEPS[request.param]())
+    monkeypatch.setattr(reciprocal, "_steps", lambda options: STEPS[request.param]())
     return request.param
 
 
@@ -105,7 +104,7 @@ def test_answers_are_those_of_the_dense_form(
     groups = (rng.integers(0, 3, num_queries), rng.integers(0, 3, num_gallery)) if is_grouped else None
     expected = dense_re_ranking(queries, gallery, k1, k2, lambda_value, weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reranking, "_steps", lambda options: STEPS[steps]())
+        patch.setattr(reciprocal, "_steps", lambda options: STEPS[steps]())
         patch.setattr(feature_space, "is_few", lambda rows: is_few)
         found = k_reciprocal(queries, gallery, k1, k2, lambda_value, top_k, weights=weights, groups=groups)
     assert_answers(found, expected, top_k, groups)
@@ -127,7 +126,7 @@ def test_rows_of_whole_numbers_with_twins_keep_their_ties(seed, k1, k2, steps, i
     rows[rng.integers(0, 40, 15)] = rows[3]
     expected = dense_re_ranking([rows[:8]], [rows[8:]], k1, k2, 0.3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reranking, "_steps", lambda options: STEPS[steps]())
+        patch.setattr(reciprocal, "_steps", lambda options: STEPS[steps]())
         patch.setattr(feature_space, "is_few", lambda rows: is_few)
         assert_answers(k_reciprocal(rows[:8], rows[8:], k1, k2), expected, 20)
 
@@ -167,7 +166,7 @@ def test_some_queries_are_answered_as_among_all(steps, monkeypatch) -> None:
     queries, gallery = clustered(np.random.default_rng(2), 30, 200, 8, 0.5, np.float16)
     groups = np.arange(30) % 3, np.arange(200) % 3
     whole = k_reciprocal(queries, gallery, groups=groups)
-    monkeypatch.setattr(reranking, "_QUERIES", 4)
+    monkeypatch.setattr(reciprocal, "_QUERIES", 4)
     wanted = np.array([7, 3, 3, 29, 0, 12, 11])
     some = k_reciprocal(queries, gallery, groups=groups, query_rows=wanted)
     np.testing.assert_array_equal(some[0], whole[0][wanted])
@@ -179,9 +178,9 @@ def test_a_medium_set_in_blocks_is_as_in_one(steps, monkeypatch) -> None:
     queries, gallery = clustered(np.random.default_rng(3), 100, 700, 16, 0.6, np.float16)
     expected = dense_re_ranking([queries], [gallery], 20, 6, 0.3)
     assert_answers(k_reciprocal(queries, gallery), expected, 20)
-    monkeypatch.setattr(reranking, "_QUERIES", 9)
-    monkeypatch.setattr(reranking, "_PAIRS", 50)
-    monkeypatch.setattr("harness.ranking.reciprocal_cpu._ROWS", 30)
+    monkeypatch.setattr(reciprocal, "_QUERIES", 9)
+    monkeypatch.setattr(reciprocal, "_PAIRS", 50)
+    monkeypatch.setattr("harness.ranking.reranking.encoding_cpu._ROWS", 30)
     assert_answers(k_reciprocal(queries, gallery), expected, 20)
 
 
@@ -231,9 +230,9 @@ def test_phases_are_timed_and_progress_ends(steps) -> None:
 
 
 def test_torch_is_chosen_by_device() -> None:
-    assert isinstance(reranking._steps(SearchOptions(devices=("cuda:1", "cuda:2"))), TorchSteps)
-    assert reranking._steps(SearchOptions(devices=("cuda:1",))).device == "cuda:1"
-    chosen = reranking._steps(SearchOptions(devices=("cpu",), num_threads=3))
+    assert isinstance(reciprocal._steps(SearchOptions(devices=("cuda:1", "cuda:2"))), TorchSteps)
+    assert reciprocal._steps(SearchOptions(devices=("cuda:1",))).device == "cuda:1"
+    chosen = reciprocal._steps(SearchOptions(devices=("cpu",), num_threads=3))
     assert isinstance(chosen, CpuSteps)
     assert chosen.num_threads == 3
 

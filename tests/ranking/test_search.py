@@ -8,12 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.ranking import pool, products, search_pass, search_plan
-from harness.ranking.blocks import CPU_UNIT, Lengths, error_bound, rounded_block
-from harness.ranking.exact import Workers
-from harness.ranking.products import DeviceProducts
 from harness.ranking.rows import ChosenRows
-from harness.ranking.search import SearchOptions, nearest, neighbours, similarities_of, working_bytes
+from harness.ranking.search import SearchOptions, nearest, neighbours, pool, products, similarities_of, working_bytes
+from harness.ranking.search import passes as search_pass
+from harness.ranking.search import planning as search_plan
+from harness.ranking.search.blocks import CPU_UNIT, Lengths, error_bound, rounded_block
+from harness.ranking.search.exact import Workers
+from harness.ranking.search.products import DeviceProducts
 from harness.types import InputError
 
 TINY = SearchOptions(memory_bytes=20_000)  # blocks of a few rows

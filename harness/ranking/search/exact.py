@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking import rounding
 from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows
-from harness.ranking.search_plan import PAIRS_AT_ONCE
+from harness.ranking.search import rounding
+from harness.ranking.search.planning import PAIRS_AT_ONCE
 from harness.types import Floats, Ints
 
 

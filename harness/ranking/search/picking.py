@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from harness.ranking.candidates import CHUNK, lowest_product, shrink
+from harness.ranking.search.candidates import CHUNK, lowest_product, shrink
 from harness.types import Floats, Ints
 
 BF16_STEP = 2.0**-7

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.sparse_rows import SparseRows, stack
+from harness.ranking.reranking.sparse_rows import SparseRows, stack
 from harness.types import Floats, Ints
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _ENTRIES = 1 << 25  # of a block at once: about 2 GB with what is sorted beside 
 
 
 class TorchSteps:
-    """The steps of the encoding, see `harness.ranking.reciprocal_cpu.CpuSteps`.
+    """The steps of the encoding, see `harness.ranking.reranking.encoding_cpu.CpuSteps`.
 
     Args:
         device: torch's name of it.

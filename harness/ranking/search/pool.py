@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking import candidates, picking
-from harness.ranking.exact import Workers
+from harness.ranking.search import candidates, picking
+from harness.ranking.search.exact import Workers
 from harness.types import Floats, Ints
 
 _HITS = 1 << 15  # products that pass before they are handed over

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.ranking.exact import Workers
-from harness.ranking.reciprocal import (
+from harness.ranking.reranking.encoding import (
     Ints32,
     add_minima,
     average,
@@ -23,7 +22,8 @@ from harness.ranking.reciprocal import (
     find_reciprocal,
     weigh,
 )
-from harness.ranking.sparse_rows import SparseRows, stack
+from harness.ranking.reranking.sparse_rows import SparseRows, stack
+from harness.ranking.search.exact import Workers
 from harness.types import Floats, Ints
 
 _ROWS = 8192  # a thread's share at most: its scratch memory is one number for each of the N rows
@@ -54,7 +54,7 @@ class CpuSteps:
         self._workers.pool.shutdown()
 
     def sets(self, ids: Ints32, distances: Floats, k1: int, half: int) -> SparseRows:
-        """The sets R*: see `harness.ranking.reciprocal.expand_sets`.
+        """The sets R*: see `harness.ranking.reranking.encoding.expand_sets`.
 
         Args:
             ids: (N, K) int32, the row itself first.
@@ -109,7 +109,7 @@ class CpuSteps:
             first += len(lengths)
 
     def overlaps(self, encoded: SparseRows, start: int, stop: int) -> SparseRows:
-        """The sums of minima of a range of queries with the gallery: see `harness.ranking.reciprocal.add_minima`."""
+        """The sums of minima of a range of queries with the gallery: see `encoding.add_minima`."""
         filed = self._filed
         blocks = shared_out(
             self._workers,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from harness.ranking.reciprocal import Ints32, room_floats, room_ints
+from harness.ranking.reranking.encoding import Ints32, room_floats, room_ints
 from harness.types import Bools, Floats, Ints
 
 

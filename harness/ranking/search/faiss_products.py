@@ -12,11 +12,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.blocks import CPU_UNIT, error_bound, rounded_block
-from harness.ranking.exact import Workers
-from harness.ranking.pool import Pool
 from harness.ranking.rows import FeatureRows
-from harness.ranking.search_plan import SearchPlan
+from harness.ranking.search.blocks import CPU_UNIT, error_bound, rounded_block
+from harness.ranking.search.exact import Workers
+from harness.ranking.search.planning import SearchPlan
+from harness.ranking.search.pool import Pool
 from harness.types import Floats, Ints
 
 _SPARE = 12  # beyond what is wanted: enough on clustered features that a second round is seldom needed

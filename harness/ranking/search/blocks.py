@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking import rounding
-from harness.ranking.exact import Workers, as_floats, lying
 from harness.ranking.rows import FeatureRows, place
+from harness.ranking.search import rounding
+from harness.ranking.search.exact import Workers, as_floats, lying
 from harness.types import Bools, Floats, InputError, Ints
 
 CPU_UNIT = 2.0**-24

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.answers import Answers, Groups
-from harness.ranking.feature_space import FeatureSpace, OneOrMore
+from harness.ranking.reranking.answers import Answers, Groups
+from harness.ranking.reranking.feature_space import FeatureSpace, OneOrMore
+from harness.ranking.reranking.sparse_rows import SparseRows
 from harness.ranking.search import SearchOptions
-from harness.ranking.sparse_rows import SparseRows
 from harness.timing import Stopwatch
 from harness.types import Floats, InputError, Ints, Progress
 from harness.workers import available_threads
@@ -107,7 +107,7 @@ def k_reciprocal(
             raise InputError(f"re-ranking: expected {name} of at least 1, got {value}")
     if not 0 <= lambda_value <= 1:
         raise InputError(f"re-ranking: expected lambda between 0 and 1, got {lambda_value}")
-    from harness.ranking.exact import Workers
+    from harness.ranking.search.exact import Workers
 
     num_threads = options.num_threads or available_threads()
     with ThreadPoolExecutor(num_threads) as pool, closing(_steps(options)) as steps:
@@ -194,9 +194,9 @@ def _steps(options: SearchOptions) -> Steps:
     else:
         device = options.devices[0]
     if device != "cpu":
-        from harness.ranking.reciprocal_torch import TorchSteps
+        from harness.ranking.reranking.encoding_torch import TorchSteps
 
         return TorchSteps(device)
-    from harness.ranking.reciprocal_cpu import CpuSteps
+    from harness.ranking.reranking.encoding_cpu import CpuSteps
 
     return CpuSteps(options.num_threads or available_threads())

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.ranking.blocks import CPU_UNIT, error_bound, growth, rounded_block
-from harness.ranking.exact import Workers
-from harness.ranking.pool import Pool
 from harness.ranking.rows import FeatureRows
-from harness.ranking.search_plan import SearchPlan
+from harness.ranking.search.blocks import CPU_UNIT, error_bound, growth, rounded_block
+from harness.ranking.search.exact import Workers
+from harness.ranking.search.planning import SearchPlan
+from harness.ranking.search.pool import Pool
 from harness.types import Floats, Ints
 
 

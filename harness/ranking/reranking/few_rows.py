@@ -21,7 +21,7 @@ from harness.types import Floats, Ints
 if TYPE_CHECKING:
     import torch
 
-    from harness.ranking.exact import Workers
+    from harness.ranking.search.exact import Workers
 
 MOST_ROWS = 8192
 """Column numbers and counts of them fit in 16 bits."""
@@ -33,7 +33,7 @@ _UNIT = 32  # dimensions that a matrix unit takes at once: 258 take a quarter lo
 
 def is_few(rows: Sequence[FeatureRows]) -> bool:
     """Whether so few rows are better searched at once: where this CPU has units for products in bfloat16."""
-    from harness.ranking.search_plan import has_bf16_units
+    from harness.ranking.search.planning import has_bf16_units
 
     num_numbers = len(rows[0]) * sum(part.shape[1] for part in rows)
     return len(rows[0]) <= MOST_ROWS and num_numbers <= _MOST_NUMBERS and has_bf16_units()
@@ -52,7 +52,7 @@ class FewRows:
     """
 
     def __init__(self, rows: Sequence[FeatureRows], weights: Sequence[float], workers: Workers) -> None:
-        from harness.ranking.exact import as_floats
+        from harness.ranking.search.exact import as_floats
 
         everything = np.arange(len(rows[0]))
         self.stored = [np.asarray(part[:]) for part in rows]
@@ -72,7 +72,7 @@ class FewRows:
 
     def squared_lengths(self, model: int) -> Floats:
         """|row|² of each in one model, (N,), without its weight."""
-        from harness.ranking.rounding import pair_products
+        from harness.ranking.search.rounding import pair_products
 
         numbers, everything = self._numbers[model], np.arange(len(self._numbers[model]))
         values = np.zeros(len(numbers))
@@ -86,7 +86,7 @@ class FewRows:
 
     def add_similarities(self, left: Ints, right: Ints, totals: Floats) -> None:
         """Add the similarities of pairs of rows to ``totals`` (P,), in this thread."""
-        from harness.ranking.rounding import pair_products
+        from harness.ranking.search.rounding import pair_products
 
         for numbers, weight in zip(self._numbers, self.weights, strict=True):
             pair_products(numbers, numbers, left, right, weight, totals)
@@ -101,7 +101,7 @@ class RoundedRows:
     """
 
     def __init__(self, rows: FewRows, added: Floats) -> None:
-        from harness.ranking.blocks import CPU_UNIT, error_bound, rounded_block
+        from harness.ranking.search.blocks import CPU_UNIT, error_bound, rounded_block
 
         self._rows, self._added = rows, added
         # What is added is one more product: of 1 with a number, and with what its rounding to bfloat16 takes.
@@ -131,8 +131,8 @@ class RoundedRows:
         """
         import torch
 
-        from harness.ranking.close_rows import find_close, keep_largest, keep_smallest
-        from harness.ranking.products import strict_products
+        from harness.ranking.reranking.close_rows import find_close, keep_largest, keep_smallest
+        from harness.ranking.search.products import strict_products
 
         answering, added = _as_bf16(self._answering[first:]).T, self._added[first:]
         count = min(count, len(added))

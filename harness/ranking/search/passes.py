@@ -12,12 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from harness.ranking.exact import PairScorer, Workers
-from harness.ranking.packed_products import PackedProducts
-from harness.ranking.pool import Pool
-from harness.ranking.products import DeviceProducts, HostProducts, strict_products
 from harness.ranking.rows import FeatureRows
-from harness.ranking.search_plan import SearchPlan, device_bytes
+from harness.ranking.search.exact import PairScorer, Workers
+from harness.ranking.search.packed_products import PackedProducts
+from harness.ranking.search.planning import SearchPlan, device_bytes
+from harness.ranking.search.pool import Pool
+from harness.ranking.search.products import DeviceProducts, HostProducts, strict_products
 from harness.types import Floats, Ints, Progress
 
 
@@ -142,7 +142,7 @@ def _engine(
     workers: Workers,
 ) -> Products:
     if plan.engine == "faiss":
-        from harness.ranking.faiss_products import FaissProducts
+        from harness.ranking.search.faiss_products import FaissProducts
 
         return FaissProducts(parts, scale, plan, workers, device)
     if device == "cpu" and plan.precision == "bf16":

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ranking.rows import ChosenRows, FeatureRows, refuse_short_file
-from harness.ranking.search_plan import SearchOptions, SearchPlan, plan_search
+from harness.ranking.search.planning import SearchOptions, SearchPlan, plan_search
 from harness.types import Floats, InputError, Ints, Progress
 
 __all__ = ["Neighbours", "SearchOptions", "nearest", "neighbours", "similarities_of", "working_bytes"]
@@ -141,7 +141,7 @@ def similarities_of(
             raise InputError(f"pairs: {name} rows are from 0 to {length - 1}, got {wanted.min()} to {wanted.max()}")
     if not len(left):
         return np.zeros(0)
-    from harness.ranking.exact import PairScorer, Workers
+    from harness.ranking.search.exact import PairScorer, Workers
 
     plan = _plan(queries, gallery, 1, _DEFAULTS)
     unit = 2.0 ** np.floor(np.log2(scale.max()))
@@ -193,7 +193,7 @@ def _search(
     num_queries, k = len(queries[0]), min(top_k, len(gallery[0]))
     if num_queries == 0 or k == 0:
         return np.zeros((num_queries, k), np.int64), np.zeros((num_queries, k)), np.full(num_queries, np.nan)
-    from harness.ranking.search_pass import search_pass
+    from harness.ranking.search.passes import search_pass
 
     plan = _plan(queries, gallery, k, options)
     return search_pass(queries, gallery, scale, k, plan, is_lowest_wanted=is_lowest_wanted, progress=progress)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.ranking.blocks import CPU_UNIT, GPU_UNIT, Lengths, Side, error_bound, refuse_rows, rounded_block
-from harness.ranking.exact import Workers, lying
-from harness.ranking.pool import Pool
 from harness.ranking.rows import FeatureRows
-from harness.ranking.search_plan import SearchPlan
+from harness.ranking.search.blocks import CPU_UNIT, GPU_UNIT, Lengths, Side, error_bound, refuse_rows, rounded_block
+from harness.ranking.search.exact import Workers, lying
+from harness.ranking.search.planning import SearchPlan
+from harness.ranking.search.pool import Pool
 from harness.types import Floats, Ints
 
 _SUMMED_AT_ONCE = {"cpu": 2048, "cuda": 4096}  # columns of a product: more make the bound on their sum loose

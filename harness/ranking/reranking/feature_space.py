@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.few_rows import FewRows, RoundedRows, is_few
+from harness.ranking.reranking.few_rows import FewRows, RoundedRows, is_few
 from harness.ranking.rows import ChosenRows, FeatureRows, JoinedRows, place, refuse_short_file
 from harness.ranking.search import SearchOptions, nearest, neighbours, similarities_of
 from harness.types import Floats, InputError, Ints, Progress
 
 if TYPE_CHECKING:
-    from harness.ranking.exact import Workers
+    from harness.ranking.search.exact import Workers
 
 _SUSPECTS = 4096  # rows read at once to see what is wrong with them
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.feature_space import FeatureSpace, NeighbourLists
+from harness.ranking.reranking.feature_space import FeatureSpace, NeighbourLists
+from harness.ranking.reranking.sparse_rows import SparseRows
 from harness.ranking.search import SearchOptions
-from harness.ranking.sparse_rows import SparseRows
 from harness.types import Floats, Ints
 
 if TYPE_CHECKING:
-    from harness.ranking.exact import Workers
+    from harness.ranking.search.exact import Workers
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class Answers:
         self, queries: Ints, overlaps: SparseRows, near: NDArray[np.int32], known: Floats
     ) -> tuple[Ints, Floats, NDArray[np.bool_]]:
         """Answers among the rows that overlap or are near, their values, and whether no other row can be one."""
-        from harness.ranking.contest import choose_best, enter, find_contenders
-        from harness.ranking.reciprocal_cpu import shared_out
+        from harness.ranking.reranking.contest import choose_best, enter, find_contenders
+        from harness.ranking.reranking.encoding_cpu import shared_out
 
         lambda_value, num_gallery = self.lambda_value, self.space.num_gallery
         floors = known[:, : self.lists.ids.shape[1]].max(axis=1)

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from harness.ranking.reciprocal import room_ints
+from harness.ranking.reranking.encoding import room_ints
 from harness.types import Floats, Ints
 
 Ints16 = NDArray[np.int16]
