@@ -9,7 +9,8 @@ memory is that of the process, sampled every 5 ms: anonymous pages, how many of 
 before (torch alone takes some 350 MiB to be imported), and pages of mapped files beside them.
 
 With ``--compare N`` the search and faiss (``faiss.knn`` on the concatenation in float32, whose making is not counted)
-run N times each in turn, each in a process of its own. The last line of the output is JSON.
+run N times each in turn, each in a process of its own; with ``--in-turn N`` in one process, after a run of each that
+does not count. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--baseline", action="store_true", help="time faiss on the concatenation instead")
+    parser.add_argument("--in-turn", type=int, metavar="N")
     parser.add_argument("--compare", type=int, metavar="N", help="both, N times each in turn")
     return parser.parse_args()
 
@@ -183,6 +185,33 @@ def baseline(arguments: argparse.Namespace) -> dict[str, Any]:
     return figures(arguments, arguments.queries, seconds, peak) | found
 
 
+def in_turn(arguments: argparse.Namespace) -> dict[str, Any]:
+    import faiss
+
+    from harness.ranking.search import SearchOptions, nearest
+
+    queries = features(arguments, "queries", arguments.queries)
+    gallery = features(arguments, "gallery", arguments.gallery)
+    joined = [np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1) for parts in (queries, gallery)]
+    options = SearchOptions(precision=arguments.precision)
+    ways = {
+        "search": lambda: nearest(queries, gallery, arguments.top_k, options=options)[0],
+        "faiss": lambda: faiss.knn(*joined, arguments.top_k, metric=faiss.METRIC_INNER_PRODUCT)[1],
+    }
+    same = float((ways["search"]() == ways["faiss"]()).mean())
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(arguments.in_turn):
+        for name, run in ways.items():
+            begin, cpu_begin = time.perf_counter(), time.process_time()
+            run()
+            taken[name].append((time.perf_counter() - begin, time.process_time() - cpu_begin))
+    medians = {
+        name: [round(statistics.median(one), 3) for one in zip(*both, strict=True)] for name, both in taken.items()
+    }
+    ratios = [round(theirs / ours, 2) for ours, theirs in zip(medians["search"], medians["faiss"], strict=True)]
+    return {"same_ids": same, "seconds_and_cpu_seconds": medians, "faiss_by_search": ratios}
+
+
 def figures(arguments: argparse.Namespace, num_queries: int, seconds: list[float], peak: Peak) -> dict[str, Any]:
     median = statistics.median(seconds)
     products = 2 * num_queries * arguments.gallery * arguments.models * arguments.dimensions
@@ -244,7 +273,9 @@ def main() -> None:
     sizes = {
         key: getattr(arguments, key) for key in ("queries", "gallery", "models", "dimensions", "top_k", "features")
     }
-    if arguments.compare:
+    if arguments.in_turn:
+        say(json.dumps(sizes | in_turn(arguments)))
+    elif arguments.compare:
         say(json.dumps(sizes | compare(arguments)))
     elif arguments.baseline:
         say(json.dumps(sizes | {"what": "faiss"} | baseline(arguments)))
