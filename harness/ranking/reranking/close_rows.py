@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from harness.ranking.reranking.encoding import room_ints
+from harness.ranking.reranking.encoding import with_room
 from harness.types import Floats, Ints
 
 Ints16 = NDArray[np.int16]
@@ -107,12 +107,12 @@ def find_close(bits: Ints16, errors: Floats, count: int) -> tuple[Ints, Ints, In
                 places[num_held], held[num_held] = column, keys[column]
                 num_held += keys[column] >= limit
         last = _limit(_rank(held[:num_held], count, first), slack)
-        high = room_ints(high, high_end + num_held + 1)
+        high = with_room(high, high_end + num_held + 1)
         for place in range(num_held):
             high[high_end] = places[place]
             high_end += held[place] >= last
         last = -_limit(-least.min(), slack)
-        low = room_ints(low, low_end + num_columns + 1)
+        low = with_room(low, low_end + num_columns + 1)
         for place in range(reach):
             if least[place] <= last:
                 for column in range(place, num_columns, reach):

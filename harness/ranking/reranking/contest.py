@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from harness.ranking.reranking.encoding import Ints32, room_floats, room_ints
+from harness.ranking.reranking.encoding import Ints32, with_room
 from harness.types import Bools, Floats, Ints
 
 
@@ -104,9 +104,9 @@ def enter(
                     _keep_smallest(best, border, num_answers, value)
         own_limit = best[border - 1] if border > 0 else -np.inf
         other_limit = best[num_answers - 1] if border < num_answers else -np.inf
-        out_rows = room_ints(out_rows, end + high - low + num_near)
-        out_jaccard = room_floats(out_jaccard, end + high - low + num_near)
-        out_distances = room_floats(out_distances, end + high - low + num_near)
+        out_rows = with_room(out_rows, end + high - low + num_near)
+        out_jaccard = with_room(out_jaccard, end + high - low + num_near)
+        out_distances = with_room(out_distances, end + high - low + num_near)
         first = end
         for entry in range(low, high):
             row = rows[entry]

@@ -10,6 +10,8 @@ equations 2, 3, 7, 10 and 11.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -47,18 +49,8 @@ def find_reciprocal(ids: Ints32, start: int, stop: int, members: Ints32, counts:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def room_ints(array: Ints32, needed: int) -> Ints32:
+def with_room(array: NDArray[Any], needed: int) -> NDArray[Any]:
     """The array, or a longer one that begins with it, so that it has ``needed`` places."""
-    if needed <= len(array):
-        return array
-    longer = np.empty(max(needed, 2 * len(array)), array.dtype)
-    longer[: len(array)] = array
-    return longer
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def room_floats(array: Floats, needed: int) -> Floats:
-    """As `room_ints`."""
     if needed <= len(array):
         return array
     longer = np.empty(max(needed, 2 * len(array)), array.dtype)
@@ -101,7 +93,7 @@ def expand_sets(
     end = 0
     for row in range(start, stop):
         most = near.shape[1] * (1 + joining.shape[1])
-        columns, values = room_ints(columns, end + most), room_floats(values, end + most)
+        columns, values = with_room(columns, end + most), with_room(values, end + most)
         first = end
         for place in range(num_neighbours):
             seats[ids[row, place]] = place + 1
@@ -180,14 +172,14 @@ def average(
         for place in range(k2):
             neighbour = ids[row, place]
             low, high = starts[neighbour], starts[neighbour + 1]
-            out_columns = room_ints(out_columns, end + high - low)
+            out_columns = with_room(out_columns, end + high - low)
             for entry in range(low, high):
                 column = columns[entry]
                 if sums[column] == 0.0:
                     out_columns[end] = column
                     end += 1
                 sums[column] += values[entry]
-        out_values = room_floats(out_values, end)
+        out_values = with_room(out_values, end)
         for entry in range(first, end):
             column = out_columns[entry]
             out_values[entry] = sums[column] / k2
@@ -265,7 +257,7 @@ def add_minima(
         first = end
         for entry in range(starts[query], starts[query + 1]):
             low, high = list_starts[columns[entry]], list_starts[columns[entry] + 1]
-            rows = room_ints(rows, end + high - low)
+            rows = with_room(rows, end + high - low)
             value = values[entry]
             for place in range(low, high):
                 row = list_rows[place]
@@ -274,7 +266,7 @@ def add_minima(
                     rows[end] = row
                     end += 1
                 sums[row] = before + min(value, list_values[place])
-        out_sums = room_floats(out_sums, end)
+        out_sums = with_room(out_sums, end)
         for entry in range(first, end):
             out_sums[entry] = sums[rows[entry]]
             sums[rows[entry]] = 0.0
