@@ -9,6 +9,7 @@ from typing import Any, Literal
 from harness.scoring import differences, ladder, ledger, official, plausibility, slices, strict
 from harness.scoring.hearing import Hearing
 from harness.scoring.official import Outcome
+from harness.scoring.questions import Questions
 from harness.scoring.results import Results
 from harness.scoring.significance import wilson_interval
 from harness.scoring.truth import Gallery, Queries
@@ -113,7 +114,7 @@ def examine(
         tuple(differences.compare(hearing, speakers, outcomes["official"], outcomes["strict"], k) for k in COMPARED),
         ledger.account(hearing, chosen, is_heard, gallery_boxes),
         ladder.climb(hearing, outcomes["official"]),
-        slices.cut(hearing, chosen.score.hit_ranks),
+        slices.cut(Questions.of(hearing), chosen.score.hit_ranks),
         plausibility.doubts(hearing, gallery_boxes),
     )
 

@@ -48,6 +48,17 @@ class Fate(StrEnum):
 
 FATES = tuple(Fate)
 
+MEANINGS: Mapping[str, str] = {
+    Fate.HIT: "a right answer among the first 20",
+    Fate.NO_DETECTION: "no detected box goes to the garment",
+    Fate.WRONG_CLASS: "boxes go to it, none of its category",
+    Fate.DISPLACED: "a box that overlaps it more has a right answer, but another one speaks",
+    Fate.NOT_IN_GALLERY: "no detected shop box overlaps a matching item",
+    Fate.WRONG_BOX: "the photo was found, the garment in it was not",
+    Fate.RANKED_BELOW: "it could be found, and was not among the first 20",
+}
+"""What each fate means, in a few words."""
+
 _SUFFIXES = (".parquet", ".csv")
 
 

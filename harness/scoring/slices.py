@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.scoring.hearing import Hearing
 from harness.scoring.overlap import distinct
+from harness.scoring.questions import Questions
 from harness.scoring.significance import wilson_interval
 from harness.types import CATEGORIES, RANKS, Bools, Ints
 
@@ -44,28 +44,28 @@ class Slice:
     intervals: Mapping[int, tuple[float, float]]
 
 
-def cut(hearing: Hearing, hit_ranks: Ints) -> list[Slice]:
+def cut(questions: Questions, hit_ranks: Ints) -> list[Slice]:
     """Every slice that has a query, group by group.
 
     Args:
-        hearing: results and truth; the four attributes are left out where the queries have none.
+        questions: what is known of the queries; attributes that they have not are left out.
         hit_ranks: (Q,) int64, as in a `Score`.
     """
-    return [_slice(group, name, hit_ranks[chosen]) for group, name, chosen in _parts(hearing) if bool(np.any(chosen))]
+    return [_slice(group, name, hit_ranks[chosen]) for group, name, chosen in parts(questions) if bool(np.any(chosen))]
 
 
-def _parts(hearing: Hearing) -> Iterator[tuple[str, str, Bools]]:
-    asked, queries = hearing.query_rows, hearing.queries
-    categories = queries.category_ids[asked]
+def parts(questions: Questions) -> Iterator[tuple[str, str, Bools]]:
+    """Group, name and (Q,) bool of every slice, those without a query too."""
+    categories = questions.category_ids
     for category in distinct(categories).tolist():
         known = 1 <= category <= len(CATEGORIES)
         yield "category", CATEGORIES[category - 1] if known else f"category {category}", categories == category
     for attribute, names in ATTRIBUTE_VALUES.items():
-        if attribute in queries.attributes:
-            values = queries.attributes[attribute][asked]
+        if attribute in questions.attributes:
+            values = questions.attributes[attribute]
             for number, name in enumerate((*names, "not annotated"), 1):
                 yield attribute, name, values == number % (len(names) + 1)
-    counts = hearing.num_counterparts
+    counts = questions.num_counterparts
     yield "counterparts", "1", counts == 1
     yield "counterparts", "2–5", (counts >= 2) & (counts <= 5)
     yield "counterparts", "more than 5", counts > 5

@@ -7,6 +7,7 @@ import pytest
 from harness.scoring import official, plausibility, slices, strict
 from harness.scoring.examination import examine
 from harness.scoring.ledger import GalleryBoxes, account
+from harness.scoring.questions import Questions
 from harness.scoring.significance import wilson_interval
 from harness.scoring.truth import Queries, truth_from_items, with_attributes
 from harness.types import RANKS, InputError, Items
@@ -19,7 +20,7 @@ SHOWN = {"scale": 1, "occlusion": 2, "zoom_in": 3, "viewpoint": 0}
 
 def cut(results, queries, gallery) -> dict[tuple[str, str], slices.Slice]:
     hearing = hear(results, queries, gallery)
-    found = slices.cut(hearing, official.decide(hearing).score.hit_ranks)
+    found = slices.cut(Questions.of(hearing), official.decide(hearing).score.hit_ranks)
     return {(one.group, one.name): one for one in found}
 
 
@@ -82,7 +83,7 @@ def test_each_group_of_slices_holds_every_query():
         queries = [row | dict(zip(SHOWN, rng.integers(0, 4, 4).tolist(), strict=True)) for row in queries]
         hearing = hear(results, queries, gallery)
         score = official.decide(hearing).score
-        found = slices.cut(hearing, score.hit_ranks)
+        found = slices.cut(Questions.of(hearing), score.hit_ranks)
         groups = {one.group for one in found}
         assert groups == {"category", "counterparts", *SHOWN}
         for group in groups:
