@@ -28,6 +28,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from harness.provenance import machine
+from harness.timing import shares_of
 from harness.types import Detections, InputError
 
 MANIFEST = "manifest.json"
@@ -81,7 +83,7 @@ class Artifact:
     Attributes:
         address: of the recipe.
         folder: where its files are.
-        manifest: what was written when it was finished (recipe, files, facts, seconds, created).
+        manifest: what was written when it was finished (recipe, files, facts, seconds, made_on, created).
     """
 
     address: str
@@ -98,6 +100,21 @@ class Artifact:
     def seconds(self) -> float:
         """That making it took, with its share of what it was taken from."""
         return float(self.manifest["seconds"]) + float(self.facts.get("seconds_before", 0))
+
+    @property
+    def waiting_seconds(self) -> float | None:
+        """Those of its ``seconds`` that its network waited for photos to be decoded and cut; None where not known."""
+        told = self.manifest.get("waiting_seconds")
+        return None if told is None else float(told)
+
+    @property
+    def made_on(self) -> str | None:
+        """The machine whose seconds these are, as `harness.provenance.machine`; None in results of earlier versions.
+
+        What was taken from another result (``of`` in the facts) cost most of them on the machine of that.
+        """
+        told = self.facts.get("made_on", self.manifest.get("made_on"))
+        return None if told is None else str(told)
 
     def path(self, name: str) -> Path:
         """A file of the result, after comparing it with the manifest.
@@ -196,8 +213,13 @@ class Store:
             if drafts:
                 began = time.perf_counter()
                 facts = make(drafts)
+                took, told = time.perf_counter() - began, {name: _told(facts[name]) for name in drafts}
+                if any(draft.resumed for draft in drafts.values()):
+                    # What earlier runs took stands with the shards that they left: of several devices, added up.
+                    took = max(took, sum(sum(one) for one in told.values() if one is not None))
+                shares = shares_of(took, told)
                 for name, draft in drafts.items():
-                    draft.finish(recipes[name], facts[name], (time.perf_counter() - began) / len(drafts), len(drafts))
+                    draft.finish(recipes[name], facts[name], *shares[name], len(drafts))
                 made = set(drafts)
         results: dict[str, Artifact] = {}
         for name, recipe in recipes.items():
@@ -289,8 +311,18 @@ class Draft:
         for path in self.folder.glob("part-*"):
             path.unlink()
 
-    def finish(self, recipe: Recipe, facts: Mapping[str, Any], seconds: float, made_together: int) -> None:
-        """Write the manifest: from now on the result exists."""
+    def finish(
+        self, recipe: Recipe, facts: Mapping[str, Any], seconds: float, waiting: float | None, made_together: int
+    ) -> None:
+        """Write the manifest: from now on the result exists.
+
+        Args:
+            recipe: of the result.
+            facts: to keep.
+            seconds: that making it took; of a pass that made several its share, see `harness.timing.shares_of`.
+            waiting: those of them that its network waited for photos; None where that is not known.
+            made_together: results of the pass.
+        """
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
             for path in sorted(self.folder.iterdir())
@@ -301,12 +333,20 @@ class Draft:
             "files": files,
             "facts": dict(facts),
             "seconds": seconds,
-            "made_together": made_together,  # results of one pass, which share its seconds equally
-            "resumed": self.resumed,  # then the seconds are those of the last run alone
+            "waiting_seconds": waiting,  # None: then the results of a pass share its seconds equally
+            "made_together": made_together,
+            "made_on": machine(),
+            "resumed": self.resumed,  # then of earlier runs only what stands with their shards is in the seconds
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         text = json.dumps(manifest, indent=1, sort_keys=True)
         self.write(MANIFEST, lambda part: _write_text(part, text))
+
+
+def _told(facts: Mapping[str, Any]) -> tuple[float, float] | None:
+    """What a stage says that its network took, and its part of the waiting."""
+    network, waiting = facts.get("network_seconds"), facts.get("waiting_seconds")
+    return None if network is None or waiting is None else (float(network), float(waiting))
 
 
 def write_whole(paths: Sequence[Path], write: Callable[[Sequence[Path]], None]) -> None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.artifacts import Draft, Recipe, write_detections
+from harness.artifacts import Draft, Recipe, Store, write_detections
 from harness.progress import Reporter, silent
 from harness.shards import DetectorToRun, Resources, detect_in_shards, in_order
 from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, BoxSource, parse_boxes
-from harness.timing import StageTime, Stopwatch
+from harness.timing import Stopwatch, stages_of_pass
 from harness.types import Detections, InputError, Ints, Split
 from harness.workplace import Workplace
 
@@ -59,6 +59,7 @@ class BoxStages:
         inference: detector -> how it looks at photos, instead of what was kept in the working folder.
         fusions: fusion -> how its boxes are fused, instead of what was kept in the working folder.
         resources: what detection and embedding may use.
+        store: of results; None for that of the working folder.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class BoxStages:
         inference: Mapping[str, InferenceSettings] | None = None,
         fusions: Mapping[str, FusionSettings] | None = None,
         resources: Resources | None = None,
+        store: Store | None = None,
     ) -> None:
         self.work = work
-        self.store = work.store
+        self.store = store or work.store
         self.split = split
         self.image_ids = split.photos.image_ids if image_ids is None else np.sort(image_ids)
         self.report = report
@@ -129,10 +131,9 @@ class BoxStages:
         together = Stopwatch()
         with together.stage("detect") as clock:
             artifacts, made = self.store.get_many(recipes, make)
-        for name, artifact in artifacts.items():
-            stage = StageTime(f"detect {name}", clock.seconds / len(artifacts), unit="photos")
-            stage.note([artifact.seconds], name in made, len(self.image_ids))
-            self.stopwatch.stages.append(stage)
+        by_stage = {f"detect {name}": artifact for name, artifact in artifacts.items()}
+        now, count = {f"detect {name}" for name in made}, len(self.image_ids)
+        self.stopwatch.stages += stages_of_pass(by_stage, now, clock.seconds, "decode", "photos", count)
         return {name: BoxSet(one.detections(), one.address, name) for name, one in artifacts.items()}
 
     def inference_settings(self, name: str) -> InferenceSettings:
@@ -164,13 +165,15 @@ class BoxStages:
         )
 
         def make(draft: Draft) -> dict[str, Any]:
-            fused = in_order(fuse([part.detections for part in parts], self.photo_sizes(), chosen))
+            sizes = self.photo_sizes()
+            # Boxes that were made elsewhere may stick out of their photos, which fusion refuses.
+            fused = in_order(fuse([within_photos(part.detections, sizes) for part in parts], sizes, chosen))
             draft.write("boxes.parquet", partial(write_detections, detections=fused))
             return {"boxes": len(fused)}
 
         with self.stopwatch.stage(f"fuse {source.name}", "photos") as clock:
             artifact, made = self.store.get(recipe, make)
-            clock.note([artifact.seconds], made, len(self.image_ids))
+            clock.note([artifact], made, len(self.image_ids))
         return BoxSet(artifact.detections(), artifact.address, source.name)
 
     def fusion_settings(self, source: BoxSource) -> FusionSettings:
@@ -215,12 +218,28 @@ class BoxStages:
         """SHA-256 of the photos that the stages work on: the split's fingerprint and the image ids."""
         return digest(self.split.fingerprint, hashlib.sha256(self.image_ids.tobytes()).hexdigest())
 
-    def _detectors(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*PAPER_DETECTORS, *self.work.trained("detector"))))
-
     def parse_boxes(self, text: str) -> BoxSource:
         """A box source by itself, such as ``WBF_5@126k`` or a detector's name."""
-        return parse_boxes(text, detectors=self._detectors())
+        return parse_boxes(text, detectors=detectors_of(self.work))
+
+
+def detectors_of(work: Workplace) -> tuple[str, ...]:
+    """Detectors that a box source may name: the paper's, and whatever a working folder has."""
+    return tuple(dict.fromkeys((*PAPER_DETECTORS, *work.trained("detector"))))
+
+
+def within_photos(boxes: Detections, sizes: Mapping[int, tuple[int, int]]) -> Detections:
+    """Boxes cut at the edges of their photos.
+
+    Args:
+        boxes: N.
+        sizes: image id -> width and height in pixels.
+    """
+    if len(boxes) == 0:
+        return boxes
+    image_ids, numbers = np.unique(boxes.image_ids, return_inverse=True)
+    ends = np.array([sizes[image_id] for image_id in image_ids.tolist()], np.float64)[numbers]
+    return replace(boxes, boxes_xyxy=np.clip(boxes.boxes_xyxy, 0, np.tile(ends, 2)))
 
 
 def digest(*parts: object) -> str:

@@ -17,6 +17,7 @@ from harness.artifacts import Draft, join_arrays, write_array
 from harness.preflight import Needs, Room, gigabytes, require
 from harness.progress import Reporter
 from harness.sharing import Task, share_out
+from harness.timing import PassClock
 from harness.training.fitting import write_progress
 from harness.types import Detections, Ints, Progress, Split
 
@@ -117,14 +118,14 @@ def embed_in_shards(
     require(embedding_needs(drafts, dimensions, len(boxes), left, resources.num_devices))
     common: dict[str, Any] = {"drafts": drafts, "models": {name: models[name] for name in drafts}}
     common |= {"split": replace(split, items=None), "batch_size": resources.num_crops}
-    task = Task(embed_shares, common, left, resources.num_devices, resources.num_threads)
+    task = Task(embed_shares, common, left, resources.num_devices, resources.num_threads, resources.device)
     share_out(task, f"embed {','.join(drafts)}", report)
     facts = {}
     for name, draft in drafts.items():
         paths = [draft.shard_path(index, names[name][index]) for index in range(len(parts))]
         draft.write("vectors.npy", partial(join_arrays, parts=paths, shape=(len(boxes), dimensions[name])))
+        facts[name] = {"rows": len(boxes), "dimensions": dimensions[name], **shards.seconds_of(draft, names[name])}
         draft.drop_shards()
-        facts[name] = {"rows": len(boxes), "dimensions": dimensions[name]}
     return facts
 
 
@@ -217,10 +218,12 @@ def embed_shares(
                 write_progress(watch, before + done, total, 0.0)
 
         some = [loaded[name] for name in share.missing]
+        clock, size = PassClock(), batch_size or embedding.CHUNK
         found = embedding.embed(
-            some, split, share.boxes, batch_size=batch_size or embedding.CHUNK, progress=tell, num_threads=num_threads
+            some, split, share.boxes, batch_size=size, progress=tell, num_threads=num_threads, clock=clock
         )
         for name, ending in share.missing.items():
+            shards.keep_seconds(drafts[name], share.index, ending, clock, loaded[name].name, len(some))
             drafts[name].shard(share.index, ending, partial(write_array, rows=found[loaded[name].name]))
         before += len(share.boxes)
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.artifacts import Artifact, Draft, Recipe, write_half_rows, write_json
-from harness.box_stages import BoxSet, BoxStages, digest
+from harness.box_stages import BoxSet, BoxStages, detectors_of, digest
 from harness.embedding_shards import RetrieverToRun, embed_in_shards
 from harness.ranking.rows import FeatureRows, choose
 from harness.ranking.search import SearchOptions
 from harness.ranking_stages import Asking, Features, RankingStages
 from harness.spec import GROUND_TRUTH, PAPER_MODELS, BoxSource, Ensemble, parse
 from harness.steps import RERANK, TRAIN
-from harness.timing import StageTime
+from harness.timing import StageTime, Stopwatch, stages_of_pass
 from harness.types import Embeddings, InputError, Ints, Ranking, Score, Split
 from harness.workplace import ModelCard, ModelKind, Workplace
 from submissions.writer import DECIMALS, rows_from_ranking, write_submission
@@ -119,9 +119,12 @@ class Pipeline(BoxStages):
             models = {name: self.retriever_to_run(name) for name in rest}
             return facts | embed_in_shards(rest, models, self.split, boxes.detections, self.report, self.resources)
 
-        with self.stopwatch.stage(f"embed {','.join(names)}", "crops") as clock:
+        together = Stopwatch()
+        with together.stage("embed") as clock:
             artifacts, made = self.store.get_many(recipes, make)
-            clock.note([one.seconds for one in artifacts.values()], bool(made), len(boxes.detections) * len(names))
+        by_stage = {f"embed {name}": artifacts[name] for name in names}
+        now, count = {f"embed {name}" for name in made}, len(boxes.detections)
+        self.stopwatch.stages += stages_of_pass(by_stage, now, clock.seconds, "decode and crop", "crops", count)
         embedded = {name: Embeddings(name, artifacts[name].array("vectors.npy")) for name in names}
         for name, features in embedded.items():
             if len(features) != len(boxes.detections):
@@ -200,8 +203,7 @@ class Pipeline(BoxStages):
 
     def parse(self, spec: str) -> Ensemble:
         """A spec that may name the paper's models and detectors, the histogram, and whatever is trained here."""
-        models = dict.fromkeys((*PAPER_MODELS, *self.work.trained("retriever"), HISTOGRAM))
-        return parse(spec, models=tuple(models), detectors=self._detectors())
+        return parse_in(self.work, spec)
 
     # --- search, challenge JSON, score ---------------------------------------------------------
 
@@ -234,7 +236,7 @@ class Pipeline(BoxStages):
             gallery=[choose(found[name].vectors_ND, gallery_rows) for name in names],
             query_address=digest("rows", *(addresses[name] for name in names), _sha256(query_rows)),
             gallery_address=digest("rows", *(others[name] for name in names), _sha256(gallery_rows)),
-            fitting=partial(self._fitting_features, names, searched),
+            fitting=partial(self._fitting_features, names, found, others),
         )
         categories = boxes.detections.category_ids[query_rows], searched.detections.category_ids[gallery_rows]
         stages = RankingStages(self.store, self.stopwatch, self.report, self.search_options)
@@ -262,13 +264,13 @@ class Pipeline(BoxStages):
         speaking = speaking_rows(found.image_ids, corners, found.scores, found.category_ids, queries)
         return np.unique(speaking[speaking >= 0])
 
-    def _fitting_features(self, names: Sequence[str], boxes: BoxSet, fit_on: str) -> tuple[Sequence[FeatureRows], str]:
-        """The same models on all boxes of the split, or on the annotated boxes of training photos."""
-        stages: Pipeline = self
+    def _fitting_features(
+        self, names: Sequence[str], features: Mapping[str, Embeddings], addresses: Mapping[str, str], fit_on: str
+    ) -> tuple[Sequence[FeatureRows], str]:
+        """The same models on all boxes of the split, as given, or on the annotated boxes of training photos."""
         if fit_on == TRAIN:
             stages = self.of_training_photos()
-            boxes = stages.boxes(BoxSource(GROUND_TRUTH))
-        features, addresses = stages.embeddings(names, boxes)
+            features, addresses = stages.embeddings(names, stages.boxes(BoxSource(GROUND_TRUTH)))
         return [features[name].vectors_ND for name in names], digest(*(addresses[name] for name in names))
 
     def of_training_photos(self) -> Pipeline:
@@ -279,7 +281,7 @@ class Pipeline(BoxStages):
         image_ids = split.photos.image_ids
         if len(image_ids) > FIT_PHOTOS:
             image_ids = np.random.default_rng(0).choice(image_ids, FIT_PHOTOS, replace=False)
-        kept: dict[str, Any] = {"looks": self.looks, "resources": self.resources}
+        kept: dict[str, Any] = {"looks": self.looks, "resources": self.resources, "store": self.store}
         return Pipeline(self.work, split, image_ids=image_ids, report=self.report, stopwatch=self.stopwatch, **kept)
 
     def submission(
@@ -298,7 +300,7 @@ class Pipeline(BoxStages):
 
         with self.stopwatch.stage("write JSON", "rows") as clock:
             artifact, made = self.store.get(recipe, make)
-            clock.note([artifact.seconds], made, len(ranking.query_rows))
+            clock.note([artifact], made, len(ranking.query_rows))
         return artifact.path("results.json"), artifact.address
 
     def truth(self) -> tuple[Path, Path]:
@@ -373,6 +375,12 @@ class Pipeline(BoxStages):
         )
 
 
+def parse_in(work: Workplace, spec: str) -> Ensemble:
+    """A spec that may name the paper's models and detectors, the histogram, and whatever a working folder has."""
+    models = dict.fromkeys((*PAPER_MODELS, *work.trained("retriever"), HISTOGRAM))
+    return parse(spec, models=tuple(models), detectors=detectors_of(work))
+
+
 def _sha256(rows: Ints) -> str:
     return hashlib.sha256(rows.tobytes()).hexdigest()
 
@@ -409,4 +417,5 @@ def rows_of_whole(draft: Draft, artifact: Artifact, boxes: BoxSet) -> dict[str, 
         "dimensions": shape[1],
         "of": artifact.address,
         "seconds_before": artifact.seconds * share,
+        "made_on": artifact.made_on,
     }

@@ -35,16 +35,28 @@ def code_version() -> str:
     return f"{harness.__version__}-{described.stdout.strip()}"
 
 
-@functools.cache
 def hardware() -> dict[str, Any]:
     """The machine and the versions that a timing belongs to: CPU, cores, memory, GPUs, Python, libraries."""
+    return {**_host(), "gpus": _gpu_names()}
+
+
+def machine() -> str:
+    """The machine in a few words: processor, cores that may be used, GPUs if there are any."""
+    facts, gpus = _host(), _gpu_names()
+    several = [f"{gpus.count(name)} x {name}" if gpus.count(name) > 1 else name for name in dict.fromkeys(gpus)]
+    return ", ".join([f"{facts['cpu']}, {facts['cores']} cores", *several])
+
+
+@functools.cache
+def _host() -> dict[str, Any]:
+    """What does not change while the process runs; GPUs are known only once torch is there."""
     import psutil
 
     facts: dict[str, Any] = {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": _gpu_names(),
+        "gpus": [],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

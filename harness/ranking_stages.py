@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.artifacts import Artifact, Draft, Recipe, Store, write_array, write_half_rows
 from harness.progress import Reporter
+from harness.ranking import stepping
 from harness.ranking.rows import FeatureRows
 from harness.ranking.search import SearchOptions, nearest
 from harness.steps import GALLERY, OF_FEATURES, RERANK, SAME_CATEGORY, Step
@@ -164,19 +165,14 @@ class RankingStages:
         )
 
         def make(draft: Draft) -> dict[str, Any]:
-            from harness.ranking.reranking import k_reciprocal
-
-            ids, distances = k_reciprocal(
+            ids, distances = stepping.reranked(
+                step,
                 features.queries,
                 features.gallery,
-                int(step["k1"]),
-                int(step["k2"]),
-                float(step["lambda"]),
-                GALLERY_LENGTH,
-                weights=features.weights,
+                features.weights,
+                self.options,
                 groups=groups,
-                query_rows=asking.answered,
-                options=self.options,
+                answered=asking.answered,
                 progress=self.report(str(step)),
             )
             asked = groups
@@ -195,23 +191,22 @@ class RankingStages:
         parts, address = features.gallery, features.gallery_address
         if fit_on != GALLERY:
             parts, address = features.fitting(fit_on)
-        dimensions = step.get("dimensions")
-        settings: dict[str, Any] = {"whiten": step.name == "whiten", "shrinkage": float(step.get("shrinkage") or 0)}
         recipe = Recipe(
             "fit-projection",
             FIT_VERSION,
-            {"dimensions": dimensions, "weights": list(features.weights), **settings},
+            {
+                "dimensions": step.get("dimensions"),
+                "weights": list(features.weights),
+                **stepping.projection_settings(step),
+            },
             {"features": address},
         )
 
         def fit(draft: Draft) -> dict[str, Any]:
-            from harness.ranking.whitening import fit_projection
-
-            projection = fit_projection(
+            projection = stepping.fit(
+                step,
                 parts,
-                None if dimensions is None else int(dimensions),
-                weights=features.weights,
-                **settings,
+                features.weights,
                 memory_bytes=self.options.memory_bytes,
                 progress=self.report(f"fit {step}"),
             )
@@ -256,21 +251,9 @@ class RankingStages:
             inputs["queries"] = features.query_address
 
         def make(draft: Draft) -> dict[str, Any]:
-            from harness.ranking.expansion import augmentation_blocks, expansion_blocks
-
-            common: dict[str, Any] = {
-                "search": partial(nearest, options=self.options, progress=self.report(f"search for {step}")),
-                "progress": self.report(str(step)),
-            }
-            if step.get("alpha") is None:
-                common["weighting"] = step["weights"]
-            else:
-                common |= {"weighting": "alpha", "alpha": step["alpha"]}
-            k = int(step["k"])
-            if augments:
-                blocks = augmentation_blocks(features.gallery, k, features.weights, **common)
-            else:
-                blocks = expansion_blocks(features.queries, features.gallery, k, features.weights, **common)
+            blocks = stepping.mixed(
+                step, features.queries, features.gallery, features.weights, self.options, self.report
+            )
             draft.write_rows([f"model-{place}.npy" for place in range(len(own))], _shapes(own), blocks)
             return {"rows": len(own[0]), "dimensions": [part.shape[1] for part in own]}
 
@@ -285,7 +268,7 @@ class RankingStages:
     ) -> Artifact:
         with self.stopwatch.stage(name, unit) as clock:
             artifact, made = self.store.get(recipe, make)
-            clock.note([artifact.seconds], made, count)
+            clock.note([artifact], made, count)
         return artifact
 
 

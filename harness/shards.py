@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.artifacts import Draft, read_detections, write_detections
+from harness.artifacts import Draft, read_detections, write_detections, write_json
 from harness.progress import Reporter
 from harness.sharing import Task, share_out
+from harness.timing import PassClock
 from harness.training.fitting import write_progress
 from harness.types import Detections, Ints, Progress, Split
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from harness.detection.inference_settings import InferenceSettings
 
 PHOTOS_A_SHARD = 512
+
+_SECONDS = ".seconds"
+"""Ending of the file beside a shard that says what it took."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class Resources:
         num_devices: GPUs, a process each; without a GPU processes of one thread.
         num_threads: that decode photos, over all processes of a machine; None for the cores that this one may use.
         num_crops: gathered before retrievers see them; None takes the usual number.
+        device: torch's name of the one that works where ``num_devices`` is 1; None for the best there is.
     """
 
     batch_size: int | None = None
     num_devices: int = 1
     num_threads: int | None = None
     num_crops: int | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,15 +99,15 @@ def detect_in_shards(
             left.append(Share(index, shards[index], {name: names[name][index] for name in missing}))
     common: dict[str, Any] = {"drafts": drafts, "detectors": {name: detectors[name] for name in drafts}}
     common |= {"split": replace(split, items=None), "batch_size": resources.batch_size}
-    task = Task(detect_shares, common, left, resources.num_devices, resources.num_threads)
+    task = Task(detect_shares, common, left, resources.num_devices, resources.num_threads, resources.device)
     share_out(task, f"detect {','.join(drafts)}", report)
     facts = {}
     for name, draft in drafts.items():
         parts = [read_detections(draft.shard_path(index, names[name][index])) for index in range(len(shards))]
         boxes = in_order(Detections.concatenate(parts))
         draft.write("boxes.parquet", partial(write_detections, detections=boxes))
+        facts[name] = {"boxes": len(boxes), "photos": len(image_ids), **seconds_of(draft, names[name])}
         draft.drop_shards()
-        facts[name] = {"boxes": len(boxes), "photos": len(image_ids)}
     return facts
 
 
@@ -147,8 +154,10 @@ def detect_shares(
                 write_progress(watch, before + done, total, 0.0)
 
         some = [loaded[name] for name in share.missing]
-        found = detect_together(some, split, share.image_ids, batch_size, tell, num_threads)
+        clock = PassClock()
+        found = detect_together(some, split, share.image_ids, batch_size, tell, num_threads, clock)
         for (name, ending), boxes in zip(share.missing.items(), found, strict=True):
+            keep_seconds(drafts[name], share.index, ending, clock, loaded[name].card.name, len(some))
             drafts[name].shard(share.index, ending, partial(write_detections, detections=boxes))
         before += len(share.image_ids)
 
@@ -177,6 +186,25 @@ def has_shard(draft: Draft, index: int, ending: str) -> bool:
             draft.shard(index, ending, partial(shutil.copyfile, path))
             return True
     return False
+
+
+def keep_seconds(draft: Draft, index: int, ending: str, clock: PassClock, network: str, num_networks: int) -> None:
+    """Write beside a shard what its network took, and its equal part of the waiting; before the shard itself."""
+    told = [clock.network_seconds.get(network, 0.0), clock.waiting_seconds / num_networks]
+    draft.write(draft.shard_path(index, ending + _SECONDS).name, partial(write_json, value=told))
+
+
+def seconds_of(draft: Draft, endings: Sequence[str]) -> dict[str, float | None]:
+    """What all shards' network took, and its part of the waiting, of all processes together; None where a shard does
+    not say: one of an earlier version, or taken over from another result."""
+    network, waiting = 0.0, 0.0
+    for index, ending in enumerate(endings):
+        try:
+            told = json.loads(draft.shard_path(index, ending + _SECONDS).read_bytes())
+            network, waiting = network + float(told[0]), waiting + float(told[1])
+        except (OSError, ValueError, TypeError, LookupError):
+            return {"network_seconds": None, "waiting_seconds": None}
+    return {"network_seconds": network, "waiting_seconds": waiting}
 
 
 def in_order(boxes: Detections) -> Detections:

@@ -34,6 +34,7 @@ class Task:
         shares: one a shard.
         num_devices: of this machine, a process each; without a GPU processes of one thread.
         num_threads: for all processes of a machine; None for the cores there are.
+        device: torch's name of the one to work on where this process does; None for the best there is.
     """
 
     function: Callable[..., None]
@@ -41,6 +42,7 @@ class Task:
     shares: Sequence[Any]
     num_devices: int = 1
     num_threads: int | None = None
+    device: str | None = None
 
 
 def share_out(task: Task, stage: str, report: Reporter) -> None:
@@ -69,7 +71,8 @@ def share_out(task: Task, stage: str, report: Reporter) -> None:
         _own_part(task, here, report(f"{stage} (1 of {here.num_processes})"))
     elif task.num_devices == 1:
         threads = task.num_threads or available_threads()
-        task.function(**task.common, shares=task.shares, num_threads=threads, advance=report(stage))
+        advance = report(stage)
+        task.function(**task.common, shares=task.shares, num_threads=threads, device=task.device, advance=advance)
     else:
         _in_processes(task, task.num_threads or available_threads(), stage, report)
 

@@ -94,9 +94,15 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Workplace:
-    """The folders below a team's working folder."""
+    """The folders below a team's working folder.
+
+    Attributes:
+        root: the folder.
+        other_board: path or URL of the leaderboard, where it is not the folder's own.
+    """
 
     root: Path
+    other_board: str | None = None
 
     @property
     def store(self) -> Store:
@@ -104,14 +110,19 @@ class Workplace:
         return Store(self.root / "store")
 
     @property
-    def board(self) -> Path:
-        """The leaderboard's database."""
-        return self.root / "leaderboard.sqlite"
+    def board(self) -> str:
+        """Path or URL of the leaderboard's database."""
+        return self.other_board or str(self.root / "leaderboard.sqlite")
 
     @property
-    def page(self) -> Path:
-        """The leaderboard's page."""
-        return self.root / "leaderboard.html"
+    def has_board(self) -> bool:
+        """Whether there is a leaderboard to be read; of one that is not the folder's own nobody knows before."""
+        return self.other_board is not None or Path(self.board).exists()
+
+    @property
+    def pages(self) -> Path:
+        """The folder of the leaderboard's pages."""
+        return self.root / "leaderboard"
 
     @property
     def fusion(self) -> Path:

@@ -1,10 +1,12 @@
 """The store: results are whole or absent, damage is named, an interrupted stage goes on."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -169,3 +171,49 @@ def test_results_that_are_missing_are_made_together(tmp_path) -> None:
     assert passes == [["b"], ["a", "c"]]
     assert made == {"a", "c"}
     assert [results[name].path("letter.txt").read_text() for name in "abc"] == ["a", "b", "c"]
+
+
+def test_results_of_a_pass_share_its_seconds_by_what_their_networks_took(tmp_path) -> None:
+    from harness.provenance import machine
+
+    def make(drafts):
+        time.sleep(0.2)
+        return {
+            "a": {"network_seconds": 0.03, "waiting_seconds": 0.01},
+            "b": {"network_seconds": 0.09, "waiting_seconds": 0.01},
+        }
+
+    store = Store(tmp_path)
+    found, _ = store.get_many({name: Recipe("pass", 1, {"name": name}) for name in "ab"}, make)
+    assert found["b"].seconds - found["a"].seconds == pytest.approx(0.06)
+    assert found["a"].waiting_seconds == pytest.approx(0.01)
+    assert found["a"].made_on == machine()
+    path = found["a"].folder / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    for key in ("made_on", "waiting_seconds"):  # as earlier versions wrote them
+        del manifest[key]
+    path.write_text(json.dumps(manifest))
+    old = store.find(Recipe("pass", 1, {"name": "a"}))
+    assert (old.made_on, old.waiting_seconds) == (None, None)
+
+
+def test_a_resumed_pass_counts_what_earlier_runs_took(tmp_path) -> None:
+    recipe = Recipe("pass", 1, {"name": "a"})
+
+    def interrupted(drafts):
+        drafts["a"].shard(0, ".txt", lambda part: part.write_text("0"))
+        raise KeyboardInterrupt
+
+    def make(drafts):
+        drafts["a"].shard(1, ".txt", lambda part: part.write_text("1"))
+        # As its shards tell, of which the first was made by the run before.
+        return {"a": {"network_seconds": 1000.0, "waiting_seconds": 10.0}}
+
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        store.get_many({"a": recipe}, interrupted)
+    found, _ = store.get_many({"a": recipe}, make)
+    assert found["a"].seconds == pytest.approx(1010)
+    assert found["a"].waiting_seconds == pytest.approx(10)
+    whole, _ = store.get_many({"a": Recipe("pass", 1, {"name": "b"})}, make)
+    assert whole["a"].seconds < 10  # several processes at once: the clock on the wall

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from harness.detection.card import DetectorCard
 from harness.detection.inference_settings import InferenceSettings
 from harness.detection.test_time_augmentation import PhotoBoxes, View, merged, views
+from harness.timing import PassClock
 from harness.training.cards import WEIGHTS_FILE, read_trained
 from harness.types import Detections, InputError, Ints, Progress, Split
 
@@ -205,6 +205,7 @@ def detect_together(
     batch_size: int | None = None,
     progress: Progress | None = None,
     num_threads: int | None = None,
+    clock: PassClock | None = None,
 ) -> list[Detections]:
     """The garments in photos of a split; every photo is decoded once for all detectors, ahead of them.
 
@@ -217,6 +218,7 @@ def detect_together(
         batch_size: photos at once; None takes the smallest of the recipes'.
         progress: told of photos done and photos in all.
         num_threads: that decode; None for all cores that this process may use.
+        clock: is told what each detector takes, and how long they wait for photos.
 
     Returns:
         A detector each, boxes in the order of ``image_ids``, within a photo by descending score.
@@ -234,7 +236,7 @@ def detect_together(
     order = _by_shape([photo_size(path) for path in paths])
     input_sizes = tuple(dict.fromkeys(one for detector in detectors for one in detector.input_sizes))
     fitted = fitted_photos([paths[row] for row in order], input_sizes, num_threads or available_threads())
-    found = _look(detectors, order, fitted, size, progress)
+    found = _look(detectors, order, fitted, size, progress, clock)
     return [_as_detections(ids, boxes) for boxes in found]
 
 
@@ -278,18 +280,21 @@ def _look(
     fitted: Iterable[Fitted],
     batch_size: int,
     progress: Progress | None = None,
+    clock: PassClock | None = None,
 ) -> list[list[PhotoBoxes]]:
     """What each detector finds, photo by photo; ``fitted`` has the photos in the order of the rows ``order``."""
     count = len(order)
+    clock = clock or PassClock()
     batches = [[_Batch(one, view, batch_size, count) for view in one.views] for one in detectors]
     sizes_wh = [(1, 1)] * count
-    for done, (row, photo) in enumerate(zip(order, fitted, strict=True), start=1):
+    for done, (row, photo) in enumerate(zip(order, clock.waited_for(fitted), strict=True), start=1):
         sizes_wh[row] = photo.size_wh
-        for batch in chain.from_iterable(batches):
-            batch.add(row, photo)
-        if done == count:
-            for batch in chain.from_iterable(batches):
-                batch.flush()
+        for one, seen in zip(detectors, batches, strict=True):
+            with clock.network(one.card.name):
+                for batch in seen:
+                    batch.add(row, photo)
+                    if done == count:
+                        batch.flush()
         if progress is not None and (done % batch_size == 0 or done == count):
             progress(done, count)
     return [one.merged([batch.found for batch in seen], sizes_wh) for one, seen in zip(detectors, batches, strict=True)]

@@ -55,7 +55,7 @@ def cost_of(pipeline: Pipeline, name: str, boxes: BoxSet, milliseconds: float | 
     if "of" in artifact.facts:
         whence = "its share of more boxes that were embedded here"
     elif together > 1:
-        whence += f", an equal share of {together} models' pass"
+        whence += f", {'an equal' if artifact.waiting_seconds is None else 'its own'} share of {together} models' pass"
     return Cost(1000 * artifact.seconds / num_boxes, whence, gigabytes)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness.retrieval.card import RetrieverCard
 from harness.retrieval.embedding_settings import Precision
 from harness.retrieval.prefetch import CropSize, crops_ahead
+from harness.timing import PassClock
 from harness.types import Detections, InputError, Ints, Progress, Split
 
 if TYPE_CHECKING:
@@ -145,6 +146,10 @@ class Retriever:
             )
         return vectors
 
+    def embed_one_by_one(self, crops_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As `embed`, with a pass of the network for every crop: the plain way, for timings; unchecked."""
+        return np.concatenate([self._embed_chunk(crops_BHW3[row : row + 1]) for row in range(len(crops_BHW3))])
+
     def _embed_chunk(self, crops_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
         import torch
         from torch.nn import functional
@@ -170,6 +175,7 @@ def embed(
     batch_size: int = CHUNK,
     progress: Progress | None = None,
     num_threads: int | None = None,
+    clock: PassClock | None = None,
 ) -> dict[str, NDArray[np.float16]]:
     """Embed every box with every model, decoding each photo once, ahead of the networks.
 
@@ -182,6 +188,7 @@ def embed(
         batch_size: crops gathered before models see them, at least 1; results do not depend on it.
         progress: called with boxes embedded and boxes in all.
         num_threads: that decode and cut, at least 1; None for all cores that this process may use.
+        clock: is told what each model takes, and how long they wait for crops.
 
     Returns:
         For each model's name (N, D) float16, row-aligned with the boxes, rows of unit length up to half precision.
@@ -204,10 +211,12 @@ def embed(
         return vectors
     sizes: list[CropSize] = list(dict.fromkeys((one.input_wh, one.margin) for one in retrievers))
     done = 0
-    for alike, crops in _batches_of_crops(split, boxes, sizes, batch_size, threads):
+    clock = clock or PassClock()
+    for alike, crops in clock.waited_for(_batches_of_crops(split, boxes, sizes, batch_size, threads)):
         rows, places = np.concatenate(alike), np.repeat(np.arange(len(alike)), [len(some) for some in alike])
         for one in retrievers:
-            found = one.embed(crops[one.input_wh, one.margin])
+            with clock.network(one.name):
+                found = one.embed(crops[one.input_wh, one.margin])
             vectors[one.name][rows] = _checked(one.name, found, alike)[places]
         done += len(rows)
         if progress is not None:

@@ -1,7 +1,8 @@
 """Weighted boxes fusion of five detectors with 100 boxes a photo each, beside ensemble-boxes in the same run.
 
 Fusing a split and tuning that are nothing but this. The drop-in function gets one photo a call, as that package does;
-``fuse`` gets 400 photos at once, on one core and on all of them. Read photos a second: the batches differ in size.
+``fuse`` gets 400 photos at once, on one core and on all of them. The batches differ in size, so each tells how many
+``things`` it fuses.
 """
 
 import warnings
@@ -60,11 +61,13 @@ def each(function, photos):
 @pytest.mark.benchmark(group="weighted boxes fusion, 5 x 100 boxes a photo")
 def test_drop_in_function_20_photos(benchmark, photos) -> None:
     weighted_boxes_fusion(*photos[0])
+    benchmark.extra_info["things"] = FEW
     benchmark(each, weighted_boxes_fusion, photos[:FEW])
 
 
 @pytest.mark.benchmark(group="weighted boxes fusion, 5 x 100 boxes a photo")
 def test_baseline_ensemble_boxes_20_photos(benchmark, photos) -> None:
+    benchmark.extra_info["things"] = FEW
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         benchmark.pedantic(each, (original, photos[:FEW]), rounds=5)
@@ -73,6 +76,7 @@ def test_baseline_ensemble_boxes_20_photos(benchmark, photos) -> None:
 @pytest.mark.benchmark(group="weighted boxes fusion, 5 x 100 boxes a photo")
 @pytest.mark.parametrize("num_threads", sorted({1, available_threads()}))
 def test_whole_split_400_photos(benchmark, detections, num_threads) -> None:
+    benchmark.extra_info["things"] = MANY
     sizes = dict.fromkeys(range(1, MANY + 1), (SIDE_PX, SIDE_PX))
     assert len(benchmark(fuse, detections, sizes, FusionSettings(), num_threads=num_threads)) > MANY
 
@@ -80,6 +84,7 @@ def test_whole_split_400_photos(benchmark, detections, num_threads) -> None:
 @pytest.mark.benchmark(group="weighted boxes fusion, 5 x 100 boxes a photo")
 @pytest.mark.parametrize("label_policy", ["best", "vote"])
 def test_whole_split_400_photos_by_label_policy(benchmark, detections, label_policy) -> None:
+    benchmark.extra_info["things"] = MANY
     sizes = dict.fromkeys(range(1, MANY + 1), (SIDE_PX, SIDE_PX))
     settings = FusionSettings(label_policy=label_policy)
     assert len(benchmark(fuse, detections, sizes, settings, num_threads=1)) > MANY

@@ -5,18 +5,11 @@ around centres of 24 rows: detectors leave many boxes of one garment. Compiling 
 `python tests/benchmarks/full_size_reranking.py`.
 """
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from harness.ranking.reranking import k_reciprocal
-
-_spec = importlib.util.spec_from_file_location("dense_form", Path(__file__).with_name("dense_form.py"))
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-dense_form = _module.dense_form
+from harness.ranking.reranking.dense_form import dense_form
 
 ROWS, QUERIES, ROWS_A_CENTRE, SPREAD = 4000, 1000, 24, 0.9
 

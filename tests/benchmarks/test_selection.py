@@ -51,6 +51,7 @@ def weights() -> np.ndarray:
 @pytest.mark.benchmark(group=GROUP)
 def test_lists_of_candidates(benchmark, features) -> None:
     found = benchmark.pedantic(gather, features, rounds=1)
+    benchmark.extra_info["things"] = None  # compares with no search
     benchmark.extra_info["candidates a query"] = len(found.rows) / QUERIES
 
 
@@ -58,6 +59,7 @@ def test_lists_of_candidates(benchmark, features) -> None:
 def test_a_thousand_ensembles(benchmark, features, candidates, weights) -> None:
     Outcomes(candidates, K).hits(weights[:1])  # compile
     hits = benchmark.pedantic(lambda: Outcomes(candidates, K).hits(weights), rounds=3)
+    benchmark.extra_info["things"] = len(weights)
     best = np.argsort(-hits.sum(axis=1), kind="stable")[:10]
     proven = Outcomes(candidates, K).proven(weights[best])
     benchmark.extra_info["unproven share of the ten best"] = float(1 - proven.mean())
@@ -78,6 +80,7 @@ def test_all_subsets_of_twelve_models(benchmark, candidates) -> None:
     groups = np.random.default_rng(0).random((20, QUERIES)) < 0.5
     Outcomes(few, K).every_subset(groups, 1)
     benchmark.pedantic(lambda: Outcomes(few, K).every_subset(groups, 12), rounds=1)
+    benchmark.extra_info["things"] = 2**12 - 1
 
 
 @pytest.mark.benchmark(group=GROUP)
@@ -85,6 +88,7 @@ def test_what_is_proven_of_one_ensemble(benchmark, candidates, weights) -> None:
     outcomes = Outcomes(candidates, K)
     outcomes.proven(weights[:1])
     benchmark(outcomes.proven, weights[:1])
+    benchmark.extra_info["things"] = None  # a bound, no search
 
 
 @pytest.mark.benchmark(group=GROUP)

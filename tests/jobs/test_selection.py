@@ -199,7 +199,9 @@ def test_costs_are_those_that_the_store_measured(data: Path, work: Path, tmp_pat
     num_boxes = len(boxes.detections)
     assert cost().milliseconds == pytest.approx(1000 * manifest["seconds"] / num_boxes)
     assert cost().whence == f"{num_boxes} crops embedded here"
-    assert cost(made_together=3).whence.endswith("here, an equal share of 3 models' pass")
+    assert cost(made_together=3).whence.endswith("here, its own share of 3 models' pass")
+    without = cost(made_together=3, waiting_seconds=None)  # as earlier versions kept it
+    assert without.whence.endswith("here, an equal share of 3 models' pass")
     assert (cost(resumed=True).milliseconds, cost(resumed=True).whence) == (
         None,
         "not known: embedding was interrupted",
