@@ -2,179 +2,159 @@
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from filelock import FileLock
-from sqlalchemy import (
-    DDL,
-    URL,
-    Boolean,
-    Column,
-    Engine,
-    Float,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    event,
-    insert,
-    inspect,
-    select,
-)
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 
-from harness.types import RANKS, InputError
-from leaderboard.rows import Row, pack_ranks, unpack_ranks
+from harness.scoring.questions import Questions
+from harness.types import InputError
+from leaderboard import records
+from leaderboard.database import Database, Place
+from leaderboard.entered import EnteredScore
+from leaderboard.opening import create_file, lock_creation, refuse_newer, refuse_path, version_of
+from leaderboard.rows import Row
+from leaderboard.schema import ENTERED, QUESTIONS, ROWS, TIMINGS, VERSION, create_tables
+from leaderboard.timing_runs import TimingRun
 
-BUSY_SECONDS = 60
-"""How long a writer waits for another one."""
 
-_METADATA = MetaData()
-ROWS = Table(
-    "leaderboard_rows",
-    _METADATA,
-    Column("id", String(64), primary_key=True),
-    Column("created", String(40), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("spec", Text, nullable=False),
-    Column("split", String(16), nullable=False),
-    Column("fingerprint", Text, nullable=False),
-    Column("rendered", Boolean, nullable=False),
-    Column("protocol", Text, nullable=False),
-    Column("num_queries", Integer, nullable=False),
-    *(Column(f"acc{k}", Float, nullable=False) for k in RANKS),
-    Column("acc10_low", Float, nullable=False),
-    Column("acc10_high", Float, nullable=False),
-    Column("contamination", Text),
-    Column("hedged", Boolean, nullable=False),
-    Column("code_version", Text, nullable=False),
-    Column("artifacts_json", Text, nullable=False),
-    Column("hardware_json", Text, nullable=False),
-    Column("stage_seconds_json", Text, nullable=False),
-    Column("hit_ranks", LargeBinary, nullable=False),
-)
-"""Accuracies and interval are there for people who ask in SQL; the rows themselves are rebuilt from the outcome."""
+@dataclass(frozen=True)
+class Content:
+    """All that a board keeps, as of one moment, each kind by age.
 
-for _verb in ("UPDATE", "DELETE"):
-    event.listen(
-        ROWS,
-        "after_create",
-        DDL(  # type: ignore[no-untyped-call]
-            f"CREATE TRIGGER leaderboard_no_{_verb.lower()} BEFORE {_verb} ON leaderboard_rows "
-            "BEGIN SELECT RAISE(ABORT, 'leaderboard rows are appended, never edited'); END"
-        ).execute_if(dialect="sqlite"),
-    )
+    Attributes:
+        rows: what was scored.
+        questions: what is known of the queries of rows, by id.
+        timings: benchmarks of rows.
+        entered: scores told elsewhere.
+    """
+
+    rows: list[Row]
+    questions: list[Questions]
+    timings: list[TimingRun]
+    entered: list[EnteredScore]
 
 
 class Board:
-    """A leaderboard in a SQLite file, or in any database that SQLAlchemy can reach.
+    """A leaderboard in a SQLite file, or in a PostgreSQL database; also a context manager, which closes it.
 
     Args:
-        path_or_url: a file path, or a URL such as ``postgresql+psycopg://host/name``.
+        path_or_url: a file path, or a URL such as ``postgresql://me@host/name``.
         create: make an empty board where there is none.
 
     Raises:
-        InputError: the path is no board (another file, another database, a folder), or there is none and ``create`` is
-            not set, or the URL cannot be used.
+        InputError: the path is no board (another file, another database, a folder), or one of another version, or
+            there is none and ``create`` is not set, or it cannot be read, or the URL cannot be used, or its server
+            does not answer. No message holds a password.
     """
 
     def __init__(self, path_or_url: str | Path, create: bool = True) -> None:
-        self.name = str(path_or_url)
-        if isinstance(path_or_url, str) and "://" in path_or_url:
-            url = _read_url(path_or_url)
-            self.name = url.render_as_string(hide_password=True)
-        else:
-            url = URL.create("sqlite", database=str(path_or_url))
-        path = (
-            Path(str(url.database))
-            if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
-            else None
-        )
-        if path is not None:
-            _refuse_path(path, create)
+        place = Place.of(path_or_url)
+        self.name = place.name
+        if place.path is not None:
+            refuse_path(place.path, create)
+            if create:
+                create_file(place.path)
+        self._database = Database(place)
+        self._kept_questions: set[str] = set()
         try:
-            if path is not None and create:
-                _create_file(path)
-            self._engine = _engine(url)
             self._open(create)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            raise InputError(f"{self.name}: cannot be used as a database URL: {error}") from error
-        except DatabaseError as error:
-            raise InputError(
-                f"{self.name}: cannot be opened as a leaderboard: {error.orig}; give the path of a board, or a new path"
-            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
 
     def _open(self, create: bool) -> None:
-        found = inspect(self._engine)
-        tables = found.get_table_names()
-        if ROWS.name in tables:
-            missing = {column.name for column in ROWS.columns} - {c["name"] for c in found.get_columns(ROWS.name)}
-            if missing:
-                raise InputError(
-                    f"{self.name}: is a leaderboard of another version (without {', '.join(sorted(missing))}); "
-                    "give a new path"
-                )
-        elif self._engine.dialect.name == "sqlite" and tables:
-            raise InputError(
-                f"{self.name}: is a database, but no leaderboard (tables: {', '.join(sorted(tables)[:5])}); "
-                "give another path"
-            )
-        elif create:
-            _METADATA.create_all(self._engine)
-        else:
+        with self._database.reading("cannot be opened as a leaderboard") as connection:
+            version = version_of(connection, self.name)
+        if version is None and create:
+            with self._database.writing("cannot be made a leaderboard") as connection:
+                lock_creation(connection)
+                version = version_of(connection, self.name)
+                if version is None:
+                    create_tables(connection)
+                    version = VERSION
+        if version is None:
             raise InputError(f"{self.name}: holds no leaderboard yet; score something first")
+        if version != VERSION:
+            refuse_newer(version, self.name)
+            raise InputError(
+                f"{self.name}: is a leaderboard of version {version}, and this code reads version {VERSION}; bring it "
+                f"up to date, nothing is lost: run.py leaderboard migrate --board {shlex.quote(self.name)}"
+            )
 
-    def add(self, row: Row) -> str:
+    def add(self, row: Row, questions: Questions | None = None) -> str:
         """Append a row; the same result added again stays one row, the first.
+
+        When this returns, the row is on the disk.
 
         Args:
             row: what was scored.
+            questions: what is known of its queries, which slices are cut by; kept once for all rows of the same, and
+                together with the row or not at all.
 
         Returns:
             The row's id.
 
         Raises:
+            ValueError: the questions are not those of the row.
             InputError: the database refuses to be written.
         """
-        low, high = row.interval(10)
-        values: dict[str, Any] = {
-            "id": row.id,
-            "created": row.created.isoformat(),
-            "name": row.name,
-            "spec": row.spec,
-            "split": row.split,
-            "fingerprint": row.fingerprint,
-            "rendered": row.rendered,
-            "protocol": row.score.protocol,
-            "num_queries": row.score.num_queries,
-            **{f"acc{k}": row.score.acc[k] for k in RANKS},
-            "acc10_low": low,
-            "acc10_high": high,
-            "contamination": row.contamination,
-            "hedged": row.hedged,
-            "code_version": row.code_version,
-            "artifacts_json": json.dumps(list(row.artifacts)),
-            "hardware_json": json.dumps(dict(row.hardware), ensure_ascii=False),
-            "stage_seconds_json": json.dumps(dict(row.stage_seconds), ensure_ascii=False),
-            "hit_ranks": pack_ranks(row.score),
-        }
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(ROWS).values(values))
-        except IntegrityError:
-            if not self._has(row.id):
-                raise
-        except DatabaseError as error:
-            raise InputError(f"{self.name}: the row cannot be written: {error.orig}") from error
-        return row.id
+        if questions is not None and questions.id != row.questions_id:
+            raise ValueError("questions: are not those of the row")
+        values = records.row_values(row)
+        asked = None
+        if questions is not None and questions.id not in self._kept_questions:
+            asked = records.questions_values(questions)
+        with self._database.writing() as connection:
+            if asked is not None:
+                append(connection, QUESTIONS, [asked])
+            append(connection, ROWS, [values])
+        if asked is not None:
+            self._kept_questions.add(asked["id"])
+        return str(values["id"])
+
+    def add_timing(self, run: TimingRun) -> str:
+        """Append a benchmark of the stages of a row; returns its id.
+
+        Raises:
+            InputError: there is no such row, or the database refuses to be written.
+        """
+        values = records.timing_values(run)
+        with self._database.writing("the timing cannot be written") as connection:
+            if not ids(connection, ROWS, [run.row_id]):
+                raise InputError(f"{self.name}: there is no row {run.row_id[:12]} that was timed; add the row first")
+            append(connection, TIMINGS, [values])
+        return str(values["id"])
+
+    def enter(self, score: EnteredScore) -> str:
+        """Append a score that was told elsewhere; the same one entered again stays one. Returns its id.
+
+        Raises:
+            InputError: the database refuses to be written.
+        """
+        values = records.entered_values(score)
+        with self._database.writing("the score cannot be written") as connection:
+            append(connection, ENTERED, [values])
+        return str(values["id"])
 
     def rows(
         self, *, split: str | None = None, fingerprint: str | None = None, protocol: str | None = None
@@ -187,117 +167,145 @@ class Board:
             protocol: only rows of this protocol.
 
         Raises:
-            InputError: a row is damaged, or was changed after it was added; the message names it.
+            InputError: a row is damaged, or was changed after it was added; the message names it. Or the database
+                cannot be read.
         """
-        wanted: list[ColumnElement[bool]] = [
+        wanted = [
             ROWS.c[name] == value
             for name, value in (("split", split), ("fingerprint", fingerprint), ("protocol", protocol))
             if value is not None
         ]
-        with self._engine.connect() as connection:
-            found = connection.execute(select(ROWS).where(*wanted).order_by(ROWS.c.created, ROWS.c.id)).mappings().all()
-        return [self._row(dict(values)) for values in found]
+        with self._database.reading() as connection:
+            return self._rows(connection, wanted)
 
     def row(self, id_or_prefix: str) -> Row:
         """The one row whose id begins so.
 
         Raises:
-            InputError: no row, or more than one.
+            InputError: no row, or more than one; or as for `rows`.
         """
-        found = [row for row in self.rows() if id_or_prefix and row.id.startswith(id_or_prefix)]
-        if len(found) != 1:
+        prefix = id_or_prefix.lower()
+        num_rows, found = 0, []
+        if re.fullmatch("[0-9a-f]{1,64}", prefix):
+            # A range, which both databases look up in the index; g comes after the last digit.
+            wanted = [ROWS.c.id >= prefix, ROWS.c.id < prefix + "g"]
+            with self._database.reading() as connection:
+                num_rows = connection.execute(select(func.count()).select_from(ROWS).where(*wanted)).scalar_one()
+                found = self._rows(connection, wanted) if num_rows == 1 else []
+        if not found:
             raise InputError(
-                f"{self.name}: {len(found)} rows have an id that begins with {id_or_prefix!r}, expected one; "
+                f"{self.name}: {num_rows} rows have an id that begins with {id_or_prefix!r}, expected one; "
                 "the ids stand in the list of rows"
             )
         return found[0]
 
-    def close(self) -> None:
-        """Let go of the database."""
-        self._engine.dispose()
+    def questions(self, questions_id: str) -> Questions | None:
+        """What is known of the queries of rows with this ``questions_id``; None where it was not kept.
 
-    def _has(self, row_id: str) -> bool:
-        with self._engine.connect() as connection:
-            return connection.execute(select(ROWS.c.id).where(ROWS.c.id == row_id)).first() is not None
+        Raises:
+            InputError: it is damaged or was changed, or the database cannot be read.
+        """
+        with self._database.reading() as connection:
+            found = self._questions(connection, [QUESTIONS.c.id == questions_id])
+        return found[0] if found else None
 
-    def _row(self, values: dict[str, Any]) -> Row:
-        where = f"{self.name}: row {values['id'][:12]}"
-        score = unpack_ranks(values["protocol"], values["num_queries"], values["hit_ranks"], where)
-        try:
-            row = Row(
-                spec=values["spec"],
-                name=values["name"],
-                split=values["split"],
-                fingerprint=values["fingerprint"],
-                rendered=values["rendered"],
-                artifacts=tuple(json.loads(values["artifacts_json"])),
-                code_version=values["code_version"],
-                hardware=json.loads(values["hardware_json"]),
-                stage_seconds=json.loads(values["stage_seconds_json"]),
-                score=score,
-                contamination=values["contamination"],
-                hedged=values["hedged"],
-                created=datetime.fromisoformat(values["created"]),
+    def timings(self, row_id: str | None = None) -> list[TimingRun]:
+        """Benchmarks of a row's stages, or of all rows, in the order in which they were made.
+
+        Raises:
+            InputError: one is damaged or was changed, or the database cannot be read.
+        """
+        with self._database.reading() as connection:
+            return self._timings(connection, [] if row_id is None else [TIMINGS.c.row_id == row_id])
+
+    def entered(self) -> list[EnteredScore]:
+        """Scores that were told elsewhere, in the order in which they were entered.
+
+        Raises:
+            InputError: one is damaged or was changed, or the database cannot be read.
+        """
+        with self._database.reading() as connection:
+            return self._entered(connection)
+
+    def state(self) -> tuple[int, str, int, int]:
+        """What tells one state of the board from another, as it is only ever added to: how many rows there are, the
+        newest one's id, and how many benchmarks and entered scores.
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        with self._database.reading() as connection:
+            rows, timings, entered = (
+                connection.execute(select(func.count()).select_from(table)).scalar_one()
+                for table in (ROWS, TIMINGS, ENTERED)
             )
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{where}: is damaged ({error}); restore the board from a copy") from error
-        if row.id != values["id"]:
-            raise InputError(f"{where}: does not match its id, so it was changed; restore the board from a copy")
-        return row
+            newest = select(ROWS.c.id).order_by(ROWS.c.created.desc(), ROWS.c.id.desc()).limit(1)
+            return rows, connection.execute(newest).scalar() or "", timings, entered
+
+    def content(self) -> Content:
+        """All of it, as of one moment.
+
+        Raises:
+            InputError: as for `rows`.
+        """
+        with self._database.reading() as connection:
+            questions = sorted(self._questions(connection, []), key=lambda one: one.id)
+            return Content(
+                self._rows(connection, []), questions, self._timings(connection, []), self._entered(connection)
+            )
+
+    @contextmanager
+    def appending(self, what: str) -> Iterator[Connection]:
+        """A connection for several `append`: all are kept when the block ends, or none.
+
+        Args:
+            what: goes wrong, for messages, such as ``cannot be imported into``.
+
+        Raises:
+            InputError: the database refuses to be written.
+        """
+        with self._database.writing(what) as connection:
+            yield connection
+
+    def _rows(self, connection: Connection, wanted: list[ColumnElement[bool]]) -> list[Row]:
+        # Sorted here: databases differ in how they compare texts, and times differ in their zones.
+        found = [(values["id"], records.row_from(values, self.name)) for values in _found(connection, ROWS, wanted)]
+        return [row for _, row in sorted(found, key=lambda pair: (pair[1].created, pair[0]))]
+
+    def _questions(self, connection: Connection, wanted: list[ColumnElement[bool]]) -> list[Questions]:
+        return [records.questions_from(values, self.name) for values in _found(connection, QUESTIONS, wanted)]
+
+    def _timings(self, connection: Connection, wanted: list[ColumnElement[bool]]) -> list[TimingRun]:
+        found = [records.timing_from(values, self.name) for values in _found(connection, TIMINGS, wanted)]
+        return sorted(found, key=lambda run: (run.created, run.id))
+
+    def _entered(self, connection: Connection) -> list[EnteredScore]:
+        found = [records.entered_from(values, self.name) for values in _found(connection, ENTERED, [])]
+        return sorted(found, key=lambda score: (score.created, score.id))
 
 
-def _read_url(text: str) -> URL:
-    try:
-        return make_url(text)
-    except (ArgumentError, ValueError) as error:
-        # What stands before the @ may be a password.
-        place = text.rsplit("@", 1)[-1]
-        raise InputError(f"{place}: cannot be read as a database URL; expected driver://host/name") from error
+def append(connection: Connection, table: Table, values: list[dict[str, Any]]) -> None:
+    """Append to a table of a board what it does not have yet.
+
+    Args:
+        connection: from `Board.appending`.
+        table: of `leaderboard.schema`.
+        values: the columns, by `leaderboard.records`.
+    """
+    if values:
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        connection.execute(insert(table).on_conflict_do_nothing(), values)
 
 
-def _engine(url: URL) -> Engine:
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-    return engine
+def ids(connection: Connection, table: Table, among: Iterable[str]) -> set[str]:
+    """Which of these ids a table of a board has."""
+    wanted, there = list(among), set[str]()
+    # SQLite takes no more than some thousands of parameters at once.
+    for start in range(0, len(wanted), 500):
+        some = select(table.c.id).where(table.c.id.in_(wanted[start : start + 500]))
+        there.update(connection.execute(some).scalars())
+    return there
 
 
-def _refuse_path(path: Path, create: bool) -> None:
-    if path.is_dir():
-        raise InputError(
-            f"{path}: is a folder, not a leaderboard; give the path of a file, such as {path}/leaderboard.db"
-        )
-    if path.exists():
-        with path.open("rb") as file:
-            start = file.read(16)
-        if start and start != b"SQLite format 3\x00":
-            raise InputError(f"{path}: is no leaderboard (not a SQLite file); give another path")
-    elif not create:
-        raise InputError(f"{path}: there is no leaderboard; score something first, or give its path")
-    elif not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
-
-
-def _create_file(path: Path) -> None:
-    """Make an empty board, whole or not at all: it gets its name when it is complete."""
-    if path.exists() and path.stat().st_size:
-        return
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if path.exists() and path.stat().st_size:
-            return
-        unfinished.unlink(missing_ok=True)
-        engine = _engine(URL.create("sqlite", database=str(unfinished)))
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            # Readers and one writer at a time need not wait for one another; the file remembers the mode.
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        _METADATA.create_all(engine)
-        engine.dispose()
-        unfinished.replace(path)
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
+def _found(connection: Connection, table: Table, wanted: list[ColumnElement[bool]]) -> Iterator[Any]:
+    return iter(connection.execute(select(table).where(*wanted)).mappings())

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from harness.types import Score
-from leaderboard.rows import Row
+from leaderboard.rows import Row, StageRecord
 
 RANKS = [1, 0, 3, 12, 1, 6, 0, 20, 2, 11]
 
@@ -22,7 +22,7 @@ def sample(name: str = "m4", ranks: list[int] | None = None, protocol: str = "of
         "artifacts": ("a" * 64, "b" * 64),
         "code_version": "0.1.0+abc",
         "hardware": {"cpu": "some", "cores": 2, "gpu": None},
-        "stage_seconds": {"detect": 40.0, "embed": 20.0},
+        "stages": (StageRecord("detect", 40.0), StageRecord("embed", 20.0)),
         "score": Score(protocol, len(ranks), np.array(ranks)),
         "created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     }
