@@ -2,6 +2,7 @@ import pytest
 
 from harness.types import InputError
 from leaderboard.comparison import compare
+from leaderboard.rows import StageRecord
 from leaderboard.standings import duration, sections
 from tests.leaderboard.samples import sample, with_hits
 
@@ -82,10 +83,13 @@ def test_standings_never_mix_data_splits_or_protocols():
 
 
 def test_stage_bars_share_one_scale():
-    rows = [sample("a", stage_seconds={"detect": 30.0, "embed": 10.0}), sample("b", stage_seconds={"detect": 20.0})]
-    (section,) = sections([*rows, sample("c", stage_seconds={})])
+    rows = [
+        sample("a", stages=(StageRecord("detect", 30.0), StageRecord("embed", 10.0))),
+        sample("b", stages=(StageRecord("detect", 20.0),)),
+    ]
+    (section,) = sections([*rows, sample("c", stages=())])
     bars = {entry.row.name: [(bar.stage, bar.share, bar.colour) for bar in entry.bars] for entry in section.ranked}
-    assert bars == {"a": [("detect", 75.0, 0), ("embed", 25.0, 1)], "b": [("detect", 50.0, 0)], "c": []}
+    assert bars == {"a": [("detect", 75.0, 1), ("embed", 25.0, 3)], "b": [("detect", 50.0, 1)], "c": []}
     assert {entry.row.name: entry.total for entry in section.ranked} == {"a": "40 s", "b": "20 s", "c": "–"}
 
 
