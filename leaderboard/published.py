@@ -25,6 +25,13 @@ class PublishedTable(BaseModel):
         columns: the columns that hold numbers.
         rows: a text for every label; a number for every column, or nothing where the paper has none.
         notes: what a reader has to know.
+        name: where it was published, if not as the paper's table of that number.
+        source: who published it; empty for the paper.
+        tolerance: column -> within how much of the published figure one of ours counts as reproduced, in the table's
+            unit; other columns are never judged.
+        tolerance_reason: why so much.
+        column_data: column -> what it was measured on, where the columns differ.
+        entered: columns beside which stand scores that were told elsewhere, nothing that is measured here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +45,12 @@ class PublishedTable(BaseModel):
     columns: tuple[str, ...]
     rows: tuple[dict[str, str | int | float], ...]
     notes: tuple[str, ...] = ()
+    name: str = ""
+    source: str = ""
+    tolerance: dict[str, float] = {}
+    tolerance_reason: str = ""
+    column_data: dict[str, str] = {}
+    entered: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_rows(self) -> Self:
@@ -55,6 +68,27 @@ class PublishedTable(BaseModel):
                 raise ValueError(f"row {number}: without {', '.join(sorted(missing))}")
         return self
 
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        for what in ("tolerance", "column_data", "entered"):
+            strange = sorted(set(getattr(self, what)) - set(self.columns))
+            if strange:
+                raise ValueError(f"{what}: {strange[0]!r} is no column; expected some of {', '.join(self.columns)}")
+        if any(not (value >= 0 and value < float("inf")) for value in self.tolerance.values()):
+            raise ValueError("tolerance: expected numbers >= 0")
+        if self.tolerance and not self.tolerance_reason:
+            raise ValueError("tolerance: expected a tolerance_reason beside it")
+        return self
+
+    @property
+    def heading(self) -> str:
+        """What it is called: ``Table 6``, or by its name where another source has it."""
+        return self.name or f"Table {self.number}"
+
+    def measured_on(self, column: str) -> str:
+        """What a column was measured on."""
+        return self.column_data.get(column, self.data)
+
     def row_key(self, row: int) -> str:
         """The name of a row, such as ``m4`` or ``WBF_5 (126k) | NN``."""
         return " | ".join(str(self.rows[row][label]) for label in self.key or self.labels[:1])
@@ -69,6 +103,28 @@ class PublishedTable(BaseModel):
         """The number in a row and column; None where the paper has none."""
         found = self.rows[row].get(column)
         return None if found is None else float(found)
+
+    def reproduced(self, column: str, told: float | None, ours: float | None) -> str | None:
+        """Whether a figure of ours is within the tolerance of the published one.
+
+        Args:
+            column: one of its columns.
+            told: the published figure.
+            ours: ours, in the table's unit.
+
+        Returns:
+            ``yes``, ``no, by +0.0130`` (ours less the published one), or None where either is missing or the column
+            has no tolerance.
+        """
+        tolerance = self.tolerance.get(column)
+        if tolerance is None or told is None or ours is None:
+            return None
+        difference = ours - told
+        # A figure on the very edge is within it, whatever binary fractions make of the two.
+        if abs(difference) <= tolerance + 1e-9:
+            return "yes"
+        places = {"percent": 2, "fraction": 4}.get(self.unit, 0)
+        return f"no, by {difference:+,.{places}f}"
 
 
 class PublishedSettings(BaseModel):
@@ -88,11 +144,19 @@ class PublishedSettings(BaseModel):
 
 
 class Published(BaseModel):
-    """All published tables and where they were published."""
+    """All published tables and where they were published.
+
+    Attributes:
+        source: of all tables that name no other.
+        released: split -> photos of DeepFashion2 that were handed out.
+        tables: by number.
+        settings: Table 4.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
+    released: dict[str, int]
     tables: tuple[PublishedTable, ...]
     settings: PublishedSettings
 

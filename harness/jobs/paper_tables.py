@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from harness.jobs.boxes import box_ap_of
 from harness.jobs.results import score
 from harness.pipeline import HISTOGRAM, Pipeline
-from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, BoxSource, parse
+from harness.spec import GROUND_TRUTH, PAPER_DETECTORS, BoxSource, SpecError, parse
 from harness.types import InputError
 
 if TYPE_CHECKING:
     from harness.data.garments import Garments
+    from leaderboard.entered import EnteredScore
     from leaderboard.rows import Row
     from leaderboard.tables import PaperTable
 
@@ -39,8 +40,10 @@ def score_missing(pipeline: Pipeline) -> list[str]:
         models = {member.model for member in ensemble.members}
         if models <= trained and detectors.issuperset(ensemble.boxes.detectors):
             missing.append(spec)
-    if pipeline.work.board.exists():
-        for row in Board(pipeline.work.board).rows(split=split.name, fingerprint=split.fingerprint):
+    if pipeline.work.has_board:
+        with Board(pipeline.work.board, create=False) as board:
+            rows = board.rows(split=split.name, fingerprint=split.fingerprint, protocol="official")
+        for row in rows:
             if row.spec in missing and _is_of_today(pipeline, row):
                 missing.remove(row.spec)
     for spec in missing:
@@ -49,16 +52,20 @@ def score_missing(pipeline: Pipeline) -> list[str]:
 
 
 def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTable]:
-    """The paper's tables beside what was measured on this split by detectors trained here and by rows of the board.
+    """The paper's tables 1 to 8 beside what was measured on this split by detectors trained here and by rows of the
+    board of the official protocol, and beside the scores that were entered on it.
 
     Args:
         pipeline: over the split.
         at_hand: data sets to count for Table 1.
+
+    Returns:
+        All eight, in order.
     """
     from harness.data.garments import count_sources
     from harness.jobs.settings_table import table_4
     from leaderboard.store import Board
-    from leaderboard.tables import paper_tables, sources_table
+    from leaderboard.tables import final_results, paper_tables, sources_table
 
     split = pipeline.split
     measured: dict[int, dict[str, dict[str, float | None]]] = {number: {} for number in (2, 3, 5, 6, 7)}
@@ -90,8 +97,12 @@ def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTa
             entry = pipeline.work.fitted_fusion(source.name) or {}
             if entry.get("fitted_on", {}).get("fingerprint") == split.fingerprint:
                 beware[5].append(f"{source.name} was fitted on {split.name}, so its figure promises too much.")
-    if pipeline.work.board.exists():
-        for row in Board(pipeline.work.board).rows(split=split.name, fingerprint=split.fingerprint):
+    entered: list[EnteredScore] = []
+    if pipeline.work.has_board:
+        with Board(pipeline.work.board, create=False) as board:
+            entered = board.entered()
+            rows = board.rows(split=split.name, fingerprint=split.fingerprint, protocol="official")
+        for row in rows:
             by_itself = row.spec.removesuffix(_ON_TRUTH)
             places = [(3, by_itself)] if by_itself in models and by_itself != row.spec else _PLACES.get(row.spec, ())
             # Rows without a place are not looked into: their detectors may be gone, or would look at all photos anew.
@@ -107,15 +118,54 @@ def tables(pipeline: Pipeline, at_hand: Sequence[Garments] = ()) -> list[PaperTa
                 if number == 3:
                     del accuracies["Acc@1"]
                 if number == 6:
-                    accuracies = {f"{split.name} Acc@10": row.score.acc[10]}
+                    # The paper's other column is the test split's, whose truth only the challenge's server has.
+                    accuracies = {"validation Acc@10": row.score.acc[10]} if split.name == "validation" else {}
                 measured[number][name] = accuracies
     notes = {table: [why for (number, _), why in apart.items() if number == table] for table in measured}
     for number, notices in beware.items():
         notes[number] += notices
     notes[7] += _uncut(pipeline, measured[7])
-    found = paper_tables(measured, split.rendered, f"{split.name} {split.fingerprint[:8]}", notes)
+    found = paper_tables(
+        measured,
+        split.rendered,
+        f"{split.name} {split.fingerprint[:8]}",
+        notes,
+        entered={6: _told(entered)},
+        not_judged=_not_judged(pipeline),
+    )
     counts = {name: (one.identities, one.images, one.rendered) for name, one in count_sources(at_hand).items()}
-    return sorted([sources_table(counts), *found, table_4()], key=lambda table: table.number)
+    every_table = [sources_table(counts), *found, table_4(), final_results(entered)]
+    return sorted(every_table, key=lambda table: table.number)
+
+
+def _told(entered: Sequence[EnteredScore]) -> dict[str, EnteredScore]:
+    """Rows of Table 6 and the newest test score of photographs that was entered for each."""
+    told: dict[str, EnteredScore] = {}
+    for one in sorted(entered, key=lambda one: one.created):
+        if one.split == "test" and not one.rendered:
+            told |= {name: one for number, name in _PLACES.get(_canonical(one.spec), ()) if number == 6}
+    return told
+
+
+def _canonical(spec: str) -> str:
+    """A spec of the paper's models in its canonical form; any other as it is."""
+    try:
+        return str(parse(spec))
+    except SpecError:
+        return spec
+
+
+def _not_judged(pipeline: Pipeline) -> str | None:
+    """Why figures of this data cannot say whether the paper's are reproduced; None where they can."""
+    from leaderboard.published import published
+
+    split, photos = pipeline.split, published().released["validation"]
+    if split.name == "validation" and len(split.photos) == photos:
+        return None
+    return (
+        f"Measured on {len(split.photos):,} photos of {split.name}, the paper's figures on the {photos:,} of "
+        "DeepFashion2's validation: no figure measured here says whether they are reproduced."
+    )
 
 
 _ON_TRUTH = f" + {GROUND_TRUTH}"

@@ -22,7 +22,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def table_3(data: Path, work: Path, *more: str) -> dict[str, Any]:
     shown = json.loads(ok("tables", "--data", data, "--work", work, "--json", *more))
-    assert [table["number"] for table in shown["tables"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [table["number"] for table in shown["tables"]] == [1, 2, 3, 4, 5, 6, 7, 8]
     found: dict[str, Any] = shown["tables"][2]
     return found
 
@@ -36,14 +36,17 @@ def test_table_3_has_every_model_by_itself_on_ground_truth_boxes(data: Path, tmp
     enter("ours", tmp_path)
     blank = table_3(data, tmp_path)
     assert [row[0] for row in blank["rows"]] == [f"m{number}" for number in range(18)]
-    assert all(row[-1] is None for row in blank["rows"])
+    assert all(row[3:] == [None, None] for row in blank["rows"])
     # Nothing is run unless it is asked for.
     assert not (tmp_path / "leaderboard.sqlite").exists()
     asked = table_3(data, tmp_path, "--run")
     row = asked["rows"][-1]
     assert row[:3] == ["ours", None, None]
     assert 0 <= row[3] <= 1
-    assert [column["kind"] for column in asked["columns"]] == ["label", "label", "published", "measured"]
+    assert [column["kind"] for column in asked["columns"]] == ["label", "label", "published", "measured", "reproduced"]
+    assert row[4] is None, "rendered data is never judged"
+    assert any("RENDERED" in note for note in asked["notes"])
+    assert not any("RENDERED" in note for note in blank["notes"]), "nothing was measured"
     assert "RENDERED" in asked["columns"][3]["heading"]
     # A row that is there is taken as it is; with weights, or several models, it is no row of Table 3.
     ok("score", "histogram + GT", "--data", data, "--work", tmp_path)
@@ -98,16 +101,61 @@ def test_tables_6_and_7_have_the_rows_whose_models_are_here(data: Path, tmp_path
     tables = {table["number"]: table for table in json.loads(ok(*arguments))["tables"]}
     measured = {column["heading"]: place for place, column in enumerate(tables[6]["columns"])
                 if column["kind"] == "measured"}  # fmt: skip
-    (place,) = (place for heading, place in measured.items() if heading.startswith("validation"))
+    (place,) = measured.values()
+    assert tables[6]["columns"][place]["heading"].startswith("validation Acc@10 measured on RENDERED data")
     rows = {row[0]: row[place] for row in tables[6]["rows"]}
     assert [name for name, value in rows.items() if value is not None] == ["m4"]
     assert len(rows) == 8
-    (*_, acc_1, _, acc_10) = zip(*tables[7]["rows"], strict=True)
+    (*_, acc_1, _, _, acc_10, _) = zip(*tables[7]["rows"], strict=True)
     assert all(0 <= value <= 1 for value in (*acc_1, *acc_10)), "three rows, each measured"
     assert acc_10[0] == acc_10[1] == rows["m4"], "there are fewer boxes than the budget"
     (note,) = (note for note in tables[7]["notes"] if "126,000" in note)
     assert note == f"Ours has {len(boxes):,} boxes of WBF_5 in all, so a budget of 126,000 takes none away."
     assert json.loads(ok(*arguments))["tables"][6] == tables[7], "nothing is scored again"
+
+
+def test_entered_test_scores_stand_in_tables_6_and_8(data: Path, tmp_path: Path):
+    from leaderboard.entered import EnteredScore
+    from leaderboard.store import Board
+
+    board = Board(tmp_path / "leaderboard.sqlite")
+    told = {"split": "test", "source": "the server"}
+    board.enter(EnteredScore("m1-16 + WBF_5", "ours", acc={10: 0.8500}, **told))
+    board.enter(EnteredScore("m1-16 with WBF_5", "again", acc={10: 0.8561}, **told))
+    board.enter(EnteredScore("m4 + WBF_5", "drawn", acc={10: 0.5}, rendered=True, **told))
+    board.enter(EnteredScore("m4 + WBF_4", "another", acc={10: 0.6}, **told))
+    board.close()
+    shown = json.loads(ok("tables", "--data", data, "--work", tmp_path, "--json"))["tables"]
+    tables = {table["number"]: table for table in shown}
+    filled = [row for row in tables[6]["rows"] if row[5] is not None]
+    assert [(row[0], row[5], row[6]) for row in filled] == [("m1-16", 0.8561, "yes")]
+    assert "Test scores were told by: m1-16: the server." in tables[6]["notes"]
+    assert [row[2:] for row in tables[8]["rows"][6:]] == [
+        ["again", None, 0.8561, "the server"],
+        ["ours", None, 0.85, "the server"],
+        ["another", None, 0.6, "the server"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("split", "photos", "said"),
+    [
+        ("validation", 32153, None),
+        (
+            "validation",
+            800,
+            "Measured on 800 photos of validation, the paper's figures on the 32,153 of DeepFashion2's",
+        ),
+        ("train", 32153, "Measured on 32,153 photos of train, the paper's figures on the 32,153 of DeepFashion2's"),
+    ],
+)
+def test_figures_are_judged_on_the_papers_photos_alone(split: str, photos: int, said: str | None):
+    from types import SimpleNamespace
+
+    from harness.jobs.paper_tables import _not_judged
+
+    found = _not_judged(SimpleNamespace(split=SimpleNamespace(name=split, photos=range(photos))))
+    assert found is None if said is None else found.startswith(said)
 
 
 def test_table_4_is_the_papers_and_m0s():
