@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Processes that run the tests; two take up to 16 GiB of memory.
+WORKERS ?= 1
 STAMP  := $(VENV)/installed
 
 .PHONY: quickstart test check bench clean
@@ -11,7 +13,7 @@ quickstart: $(STAMP)
 	$(BIN)/python run.py quickstart
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(filter-out 1,$(WORKERS)),--numprocesses $(WORKERS) --dist loadfile)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

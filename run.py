@@ -11,6 +11,7 @@ import typer
 
 from harness.commands import (
     ablate,
+    bench,
     board,
     check,
     data,
@@ -18,6 +19,7 @@ from harness.commands import (
     evaluate,
     evaluate_boxes,
     models,
+    pages,
     recipes,
     select,
     single_stages,
@@ -48,6 +50,8 @@ app.add_typer(enter.enter_app, name="enter")
 app.add_typer(evaluate.app)
 app.add_typer(evaluate_boxes.app)
 app.add_typer(check.app)
+app.add_typer(bench.app)
+board.board_app.add_typer(pages.app)
 app.add_typer(board.board_app, name="leaderboard")
 
 

@@ -20,6 +20,7 @@ from harness.spec import BoxSource
 from harness.training.pairs import halves
 from harness.types import InputError, Ranking
 from harness.workplace import Workplace
+from leaderboard.store import Board
 from tests.commands import call, ok, refused
 
 
@@ -83,6 +84,33 @@ def test_a_budgets_features_are_taken_from_those_of_all_boxes(data: Path, scratc
     stage = pipeline.stopwatch.stages[-1]
     assert not stage.from_store
     assert stage.cost_seconds > stage.seconds, "what embedding the whole took counts, by the share of the rows"
+
+
+def test_each_network_of_a_pass_is_told_what_it_took(data: Path, scratch: Path) -> None:
+    shutil.rmtree(scratch / "store", ignore_errors=True)
+    (scratch / "leaderboard.sqlite").unlink(missing_ok=True)  # a row that is there already stays as it is
+    score("m0,m9 with WBF_2", data, scratch)
+    board = Board(scratch / "leaderboard.sqlite", create=False)
+    (row,) = board.rows()
+    board.close()
+    names = [stage.stage for stage in row.stages]
+    assert names == [
+        "decode", "detect ATSS", "detect CascadeMaskRCNN", "fuse WBF_2", "decode and crop", "embed m0", "embed m9",
+        "search", "write JSON", "score",
+    ]  # fmt: skip
+    told = {}
+    for path in scratch.glob("store/*/*/manifest.json"):
+        manifest = json.loads(path.read_bytes())
+        for name in manifest["recipe"]["checkpoints"]:
+            told[name] = manifest
+    for pass_of, first in ((("ATSS", "CascadeMaskRCNN"), "decode"), (("m0", "m9"), "decode and crop")):
+        for name in pass_of:
+            assert 0 < told[name]["facts"]["network_seconds"] <= told[name]["seconds"]
+        waited = sum(told[name]["waiting_seconds"] for name in pass_of)
+        assert next(stage.seconds for stage in row.stages if stage.stage == first) == pytest.approx(waited)
+    whole = sum(manifest["seconds"] for manifest in told.values())
+    parts = ("decode", "detect ATSS", "detect CascadeMaskRCNN", "decode and crop", "embed m0", "embed m9")
+    assert sum(stage.seconds for stage in row.stages if stage.stage in parts) == pytest.approx(whole)
 
 
 def forbidden(*_: object, **__: object) -> None:
@@ -166,9 +194,10 @@ def test_the_leaderboard_tells_it_all(data: Path, work: Path, tmp_path: Path) ->
     assert "RENDERED data, not DeepFashion2" in ok("leaderboard", "show", "--work", work)
     compared = json.loads(ok("leaderboard", "compare", first, second, "--work", work, "--json"))
     assert compared["num_queries"] > 0
-    page = tmp_path / "board.html"
-    ok("leaderboard", "html", "--work", work, "--out", page)
+    page = Path(ok("leaderboard", "html", "--work", work, "--out", tmp_path / "pages").strip())
+    assert page == tmp_path / "pages" / "index.html"
     assert "RENDERED" in page.read_text()
+    assert first in (tmp_path / "pages" / "rows" / f"{first[:16]}.html").read_text()
     tables = ok("tables", "--data", data, "--work", work)
     assert "Table 6" in tables
     assert "RENDERED" in tables
@@ -504,13 +533,13 @@ def test_the_tables_show_what_the_models_of_today_reach(data: Path, scratch: Pat
 
 @pytest.mark.parametrize("command", ["submit", "html"])
 def test_what_is_no_file_is_not_replaced(command: str, data: Path, work: Path, tmp_path: Path) -> None:
-    arguments = {
-        "submit": ("submit", "m0 + GT", "--data", data, "--work", work, "--split", "validation", "--out"),
-        "html": ("leaderboard", "html", "--work", work, "--out"),
-    }[command]
-    assert "no regular file" in refused(*arguments, tmp_path)
+    submit = ("submit", "m0 + GT", "--data", data, "--work", work, "--split", "validation", "--out")
     (tmp_path / "file").write_text("kept")
-    assert "is not a folder" in refused(*arguments, tmp_path / "file" / "out")
+    if command == "submit":
+        assert "no regular file" in refused(*submit, tmp_path)
+        assert "is not a folder" in refused(*submit, tmp_path / "file" / "out")
+    else:
+        assert "is not a folder" in refused("leaderboard", "html", "--work", work, "--out", tmp_path / "file")
     assert (tmp_path / "file").read_text() == "kept"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 

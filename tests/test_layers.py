@@ -13,7 +13,7 @@ DOORS = {
     "mmdet": {"harness/detection"},
     "mmcv": {"harness/detection"},
     "mmengine": {"harness/detection"},
-    "ensemble_boxes": {"harness/detection/fusion.py"},
+    "ensemble_boxes": {"harness/detection/fusion.py", "harness/detection/fusion_baseline.py"},
     "optuna": {
         "harness/ranking/selection/weighing.py",
         "harness/detection/fusion_study.py",
@@ -24,10 +24,15 @@ DOORS = {
     "matplotlib": {"harness/retrieval/tuning/plots.py"},
     "timm": {"harness/retrieval"},
     "pytorch_metric_learning": {"harness/retrieval"},
-    "faiss": {"harness/ranking/search/faiss_products.py"},
+    "faiss": {"harness/ranking/search/faiss_products.py", "harness/ranking/search/faiss_flat.py"},
     "pycocotools": {"harness/scoring"},
     "faster_coco_eval": {"harness/scoring"},
     "sqlalchemy": {"leaderboard"},
+    "alembic": {"leaderboard/migrations", "leaderboard/opening.py"},
+    "jinja2": {"leaderboard/pages/rendering.py"},
+    "werkzeug": {"leaderboard/pages/server.py"},
+    "waitress": {"leaderboard/pages/server.py"},
+    "pynvml": {"harness/timing"},
     "typer": {"run.py", "harness/commands"},
 }
 
@@ -61,6 +66,9 @@ LIGHT = [
     ["evaluate-boxes", "found.json", "--truth", "truth.json"],
     ["leaderboard", "show"],
     ["leaderboard", "compare", "first.json", "second.json"],
+    ["leaderboard", "export", "board.json"],
+    ["leaderboard", "html"],
+    ["leaderboard", "migrate"],
 ]
 
 

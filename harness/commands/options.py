@@ -54,6 +54,16 @@ Memory = Annotated[
     ),
 ]
 
+Board = Annotated[
+    str | None,
+    typer.Option(
+        "--board",
+        metavar="PATH|URL",
+        envvar="LEADERBOARD",
+        help="A leaderboard that is not the working folder's: a file, or a team's postgresql+psycopg://host/name.",
+    ),
+]
+
 WORK = Path("work")
 
 MOST_SHOWN = 20
@@ -77,11 +87,19 @@ def show(*parts: Any) -> None:
             console.print(part)
 
 
-def workplace(work: Path) -> Any:
-    """The working folder."""
+def workplace(work: Path, board: str | None = None) -> Any:
+    """The working folder; with a board of its own, or another one."""
     from harness.workplace import Workplace
 
-    return Workplace(writable_folder(work))
+    return Workplace(writable_folder(work), board)
+
+
+def board_name(path_or_url: str) -> str:
+    """A board in messages: no password of a URL."""
+    if "://" not in path_or_url:
+        return path_or_url
+    named = re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:***@", path_or_url)
+    return re.sub(r"(?i)([?&]\w*(?:pass|pwd)\w*=)[^&]*", r"\1***", named)
 
 
 def writable_folder(path: Path) -> Path:
@@ -189,14 +207,21 @@ def split_name(text: str, option: str = "--split") -> SplitName:
 
 
 def open_pipeline(
-    work: Path, data: Path, split: SplitName, report: Any, *, engine: str = "auto", memory: float | None = None
+    work: Path,
+    data: Path,
+    split: SplitName,
+    report: Any,
+    *,
+    board: str | None = None,
+    engine: str = "auto",
+    memory: float | None = None,
 ) -> Any:
     """The stages over one split in a working folder; engine and memory (GB) are of searches."""
     from harness.pipeline import Pipeline
     from harness.ranking.search import SearchOptions
 
     options = SearchOptions(engine=engine, memory_bytes=None if memory is None else int(memory * 1e9))  # type: ignore[arg-type]
-    return Pipeline(workplace(work), read_photos(data, split), report=report, search_options=options)
+    return Pipeline(workplace(work, board), read_photos(data, split), report=report, search_options=options)
 
 
 def inference_settings(given: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ import typer
 
 from harness.commands.options import (
     WORK,
+    Board,
     Data,
     Engine,
     Json,
@@ -20,6 +21,7 @@ from harness.commands.options import (
     Spec,
     SplitOption,
     Work,
+    board_name,
     emit,
     open_pipeline,
     read_photos,
@@ -50,7 +52,7 @@ def quickstart(
     place = workplace(work)
     with bars() as shown:
         result = job.quickstart(place, job.QuickstartSettings(seed=seed, num_workers=workers), shown)
-    published = report.publish(place, result)
+        published = report.publish(place, result, shown)
     emit(report.as_json(result, published)) if as_json else show(*report.tables(result, published))
 
 
@@ -59,6 +61,7 @@ def score(
     spec: Spec,
     data: Data,
     work: Work = WORK,
+    board: Board = None,
     split: SplitOption = "validation",
     with_ladder: Annotated[
         bool, typer.Option("--ladder", help="Score again with ground-truth classes, query boxes and gallery boxes.")
@@ -85,7 +88,7 @@ def score(
 
     with bars() as report:
         named = spec_of(spec)
-        pipeline = open_pipeline(work, data, split, report, engine=engine, memory=memory)
+        pipeline = open_pipeline(work, data, split, report, board=board, engine=engine, memory=memory)
         scored, row = results.score(pipeline, named, None if named == spec else spec, every_box=every_box)
         gains = step_gains(pipeline, scored)
         rungs = oracles.ladder(pipeline, named) if with_ladder else []
@@ -105,7 +108,7 @@ def score(
                 "acc10_interval": [low, high],
                 "contamination": row.contamination,
                 "hedged": row.hedged,
-                "stage_seconds": row.stage_seconds,
+                "stage_seconds": {stage.stage: stage.seconds for stage in row.stages},
                 "ladder": [rung.as_json() for rung in rungs],
                 "steps": [gain.as_json() for gain in gains],
                 "every_box": scored.every_box,
@@ -115,7 +118,7 @@ def score(
         return
     show(f"{row.spec} on {'RENDERED data, ' if row.rendered else ''}{split}: {row.score.num_queries} queries")
     show(*(f"Acc@{k:<3} {accuracy:.6f}" for k, accuracy in accuracies.items()))
-    show(f"95 % interval of Acc@10 {low:.4f} to {high:.4f}; row {row.id[:12]} of {workplace(work).board}")
+    show(f"95 % interval of Acc@10 {low:.4f} to {high:.4f}; row {row.id[:12]} of {board_name(pipeline.work.board)}")
     if gains:
         data_is = ", RENDERED data" if row.rendered else ""
         show("", f"Step by step{data_is}: each against the one before, p by McNemar's exact test", "")
@@ -183,6 +186,7 @@ def submit(
 def tables(
     data: Data,
     work: Work = WORK,
+    board: Board = None,
     split: SplitOption = "validation",
     run: Annotated[
         bool,
@@ -191,9 +195,13 @@ def tables(
         ),
     ] = False,
     source: Sources = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write them as a page that needs nothing else.")] = None,
     as_json: Json = False,
 ) -> None:
     """The paper's tables beside what was measured here, in Markdown.
+
+    Every figure that can be judged says whether it is within the tolerance of a reproduction; those of rendered data,
+    or of a part of the photos, are not judged.
 
     Table 1 counts the data set's annotated splits and every --source.
     """
@@ -203,13 +211,19 @@ def tables(
     from harness.progress import bars
 
     with bars() as report:
-        pipeline = open_pipeline(work, data, split, report)
+        pipeline = open_pipeline(work, data, split, report, board=board)
         if run:
             score_missing(pipeline)
         splits = [read_photos(data, one) for one in ("train", "validation") if (data / one).is_dir()]
         at_hand = [garments_of(one, one.photos.image_ids) for one in splits if one.items is not None]
         found = measured_tables(pipeline, [*at_hand, *read_sources(source)])
+    if html is not None:
+        from leaderboard.pages.tables_page import write_html_page
+
+        write_html_page(found, writable_file(html))
     if as_json:
         emit({"tables": [asdict(table) for table in found]})
+    elif html is not None:
+        show(f"wrote {html}")
     else:
         sys.stdout.write("\n".join(table.markdown() for table in found))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.artifacts import named_when_full, write_whole
+from harness.jobs.evidence import command_of, losses_of, settings_of
 from harness.jobs.planning import plan
 from harness.pipeline import Pipeline, Scored
 from harness.spec import Ensemble, SpecError
@@ -15,6 +16,7 @@ from harness.types import InputError
 from submissions.writer import DECIMALS, is_zip, rows_from_ranking, size_warning, write_submission
 
 if TYPE_CHECKING:
+    from harness.scoring.questions import Questions
     from leaderboard.rows import Row
 
 
@@ -42,25 +44,27 @@ def score(
             "write the challenge JSON instead: run.py submit"
         )
     plan(pipeline, spec, every_box=every_box).require()
-    scored = pipeline.run(spec, every_box=every_box)
-    row = leaderboard_row(pipeline, scored, name)
-    board = Board(pipeline.work.board)
-    board.add(row)
-    board.close()
+    board = Board(pipeline.work.board)  # before anything runs for hours: can it take the row?
+    try:
+        scored = pipeline.run(spec, every_box=every_box)
+        row, questions = leaderboard_row(pipeline, scored, name)
+        board.add(row, questions)
+    finally:
+        board.close()
     return scored, row
 
 
-def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None) -> Row:
-    """The leaderboard row of a scored ensemble, with everything that made it.
+def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None) -> tuple[Row, Questions]:
+    """The leaderboard row of a scored ensemble, with everything that made it, and what is known of its queries.
 
     Args:
         pipeline: that ran it.
         scored: what `Pipeline.run` returned, with a score.
         name: what people call the ensemble; None for its canonical spec.
     """
-    from harness.provenance import code_version, hardware
+    from harness.provenance import code_version, hardware, machine
     from harness.scoring.hedging import class_hedging
-    from leaderboard.rows import Row
+    from leaderboard.rows import Row, StageRecord
 
     split = pipeline.split
     assert scored.score is not None
@@ -73,15 +77,21 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
     chosen_here = _was_chosen_on(pipeline, scored.ensemble)
     if chosen_here and set(_shares(scored.ensemble).values()) != {1.0}:
         reasons.append(f"weights fitted on {split.name}")
-    seconds = {
-        # The spec says which models; so that the same stage bears the same name in all rows.
-        "embed" if stage.stage.startswith("embed ") else stage.stage: (
-            stage.seconds if stage.cost_seconds is None else stage.cost_seconds
+    stages = tuple(
+        StageRecord(
+            stage.stage,
+            stage.seconds if stage.cost_seconds is None else stage.cost_seconds,
+            run_seconds=stage.seconds,
+            from_store=stage.from_store,
+            count=stage.count,
+            unit=stage.unit,
+            made_on=None if stage.made_on == machine() else stage.made_on,
         )
         for stage in scored.stages
-    }
+    )
     queries = scored.boxes.detections.take(split.photos.consumer_mask(scored.boxes.detections.image_ids))
-    return Row(
+    losses, questions = losses_of(pipeline, scored)
+    row = Row(
         spec=str(scored.ensemble),
         name=name or str(scored.ensemble),
         split=split.name,
@@ -94,11 +104,16 @@ def leaderboard_row(pipeline: Pipeline, scored: Scored, name: str | None = None)
         ),
         code_version=code_version(),
         hardware=hardware(),
-        stage_seconds=seconds,
+        stages=stages,
         score=scored.score,
         contamination="; ".join(reasons) or None,
         hedged=class_hedging(queries.image_ids, queries.boxes_xyxy, queries.category_ids).is_hedged,
+        losses=losses,
+        questions_id=questions.id,
+        settings=settings_of(pipeline, scored),
+        command=command_of(pipeline, scored),
     )
+    return row, questions
 
 
 def _was_chosen_on(pipeline: Pipeline, ensemble: Ensemble) -> bool:

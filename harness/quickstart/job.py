@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.jobs.boxes import box_ap_of
 from harness.jobs.fusion_lab import fit_fusion
@@ -22,6 +23,9 @@ from harness.training.pairs import held_out_pairs
 from harness.types import BoxAP, Ints, Score, Split, SplitName
 from harness.workers import Job, side_by_side
 from harness.workplace import ModelKind, Workplace
+
+if TYPE_CHECKING:
+    from leaderboard.rows import Row
 
 ENSEMBLE = "ensemble"
 """The key of all models together in the results."""
@@ -71,6 +75,7 @@ class QuickstartResult:
         on_truth, on_fused: model or ``ensemble`` -> score with ground-truth and with ``WBF_5`` boxes.
         training_seconds: model -> seconds of one thread.
         ensemble: all models together on ``WBF_5`` boxes.
+        ensemble_row: their row of the leaderboard.
         stopwatch: stages of this process.
         seconds: wall-clock time of the run.
         peak_gib: resident memory of all processes together, at most.
@@ -87,6 +92,7 @@ class QuickstartResult:
     on_fused: dict[str, Score] = field(default_factory=dict)
     training_seconds: dict[str, float] = field(default_factory=dict)
     ensemble: Scored | None = None
+    ensemble_row: Row | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     seconds: float = 0.0
     peak_gib: float = 0.0
@@ -267,4 +273,4 @@ def _measure_retrieval(pipeline: Pipeline, settings: QuickstartSettings, result:
         for name, chosen in [*((member.model, (member,)) for member in members), (ENSEMBLE, members)]:
             scored, row = score(pipeline, Ensemble(chosen, source), every_box=True)
             scores[name] = row.score
-            result.ensemble = scored
+            result.ensemble, result.ensemble_row = scored, row

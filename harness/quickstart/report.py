@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.jobs.results import copy_whole
-from harness.pipeline import HISTOGRAM
+from harness.pipeline import HISTOGRAM, Pipeline
+from harness.progress import Reporter, silent
 from harness.quickstart.job import ENSEMBLE, QuickstartResult
 from harness.scoring.significance import mcnemar_exact, wilson_interval
 from harness.spec import PAPER_DETECTORS
@@ -28,7 +29,7 @@ class Published:
     Attributes:
         submission: the challenge JSON of the ensemble with ``WBF_5`` boxes.
         board: the leaderboard's database.
-        page: the leaderboard's page.
+        page: the first of the leaderboard's pages.
     """
 
     submission: Path
@@ -36,18 +37,26 @@ class Published:
     page: Path
 
 
-def publish(work: Workplace, result: QuickstartResult) -> Published:
-    """Write the leaderboard's page, and put the challenge JSON where people look."""
-    from leaderboard.pages import write_page
+def publish(work: Workplace, result: QuickstartResult, report: Reporter = silent) -> Published:
+    """Write the leaderboard's pages, a gallery of the ensemble's answers among them, and put the challenge JSON where
+    people look."""
+    from harness.data.deepfashion2 import read_split
+    from harness.jobs.gallery import of_row
+    from leaderboard.pages.gallery_page import write_gallery
+    from leaderboard.pages.links import gallery_path
+    from leaderboard.pages.site import write_site
     from leaderboard.store import Board
 
     assert result.ensemble is not None
-    board = Board(work.board)
-    write_page(board, work.page)
-    board.close()
+    assert result.ensemble_row is not None
+    row = result.ensemble_row
+    pipeline = Pipeline(work, read_split(result.data, row.split), report=report)
+    write_gallery(work.pages / gallery_path(row), of_row(pipeline, row, report=report), in_site=True)
+    with Board(work.board) as board:
+        page = write_site(board, work.pages)
     submission = work.root / "submissions" / "validation.json"
     copy_whole(result.ensemble.submission, submission)
-    return Published(submission, work.board, work.page)
+    return Published(submission, Path(work.board), page)
 
 
 def as_json(result: QuickstartResult, published: Published) -> dict[str, Any]:
