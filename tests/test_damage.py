@@ -119,7 +119,7 @@ def test_shards_of_embeddings_are_kept(data: Path, work: Path, finished: Path, m
     for name in ("embed", "search", "submission"):
         shutil.rmtree(work / "store" / name)
     with monkeypatch.context() as patch:
-        FullDisk(patch, "/store/embed/", after=2 * 2)  # a shard and its mark, twice
+        FullDisk(patch, "/store/embed/", after=2 * 3)  # what a shard took, the shard and its mark, twice
         assert "part-00002-" in refusal(data, work)
     assert len(list(work.glob("store/embed/*/part-*.npy"))) == 2
     decoded: list[Path] = []

@@ -166,7 +166,7 @@ def test_memory_that_is_held_during_the_samples_is_seen() -> None:
 
     def take() -> None:
         held.append(np.ones(96 << 20, np.uint8))
-        time.sleep(0.05)
+        time.sleep(0.5)  # many looks, on a busy machine too
 
     def drop() -> None:
         held.clear()

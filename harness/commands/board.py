@@ -219,7 +219,10 @@ def opened(work: Path, board: str | None, *, create: bool = False) -> Iterator[R
     """The board of a working folder, or another one."""
     from leaderboard.store import Board as Rows
 
-    with Rows(workplace(work, board).board, create=create) as rows:
+    place = workplace(work, board)
+    if create:
+        place.root.mkdir(parents=True, exist_ok=True)
+    with Rows(place.board, create=create) as rows:
         yield rows
 
 

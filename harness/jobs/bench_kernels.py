@@ -71,11 +71,20 @@ def run_kernels(chosen: str | None = None, out: Path | None = None) -> list[Kern
         told = out.absolute() if out is not None else Path(folder) / "kernels.json"
         told.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pytest", str(FOLDER), "-q", "-o", "addopts=--import-mode=importlib"]
-        command += ["-p", "no:cacheprovider", "--benchmark-only", "--benchmark-columns=median,iqr,rounds"]
+        command += [
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "--benchmark-only",
+            "--benchmark-columns=median,iqr,rounds",
+        ]
         command += [f"--benchmark-json={told}", f"--benchmark-storage=file://{folder}/saved", "--benchmark-save-data"]
         command += ["--benchmark-save=kernels", *(["-k", chosen] if chosen else [])]
         paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "PYTHONPATH": paths}
+        # Settings of a test run that this may be a part of are not those of the benchmarks.
+        others = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        environment = {**others, "PYTHONPATH": paths}
         done = subprocess.run(command, cwd=root, env=environment, stdout=sys.stderr.fileno(), check=False)
         if done.returncode == 5:
             raise InputError(f"--only {chosen}: no benchmark of {FOLDER} has such a name")

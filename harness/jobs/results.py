@@ -44,6 +44,7 @@ def score(
             "write the challenge JSON instead: run.py submit"
         )
     plan(pipeline, spec, every_box=every_box).require()
+    pipeline.work.root.mkdir(parents=True, exist_ok=True)
     board = Board(pipeline.work.board)  # before anything runs for hours: can it take the row?
     try:
         scored = pipeline.run(spec, every_box=every_box)

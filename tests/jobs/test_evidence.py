@@ -85,3 +85,11 @@ def test_settings_name_what_departs_from_the_recipes(pipeline: Pipeline, data: P
     ok("detect", "WBF(d1)", "--data", data, "--work", work, *fusing, "--keep")
     row = score(pipeline, "histogram + WBF(d1)")[1]
     assert row.settings == {"WBF(d1)": "iou_threshold 0.6, weights 1"}
+
+
+def test_a_gallery_of_fewer_than_twenty_boxes(tmp_path: Path) -> None:
+    ok("data", "render", tmp_path / "data", "--train", 4, "--validation", 20, "--test", 4, "--workers", 1)
+    pipeline = Pipeline(Workplace(tmp_path / "work"), read_split(tmp_path / "data", "validation"))
+    scored, row = score(pipeline, "histogram + GT", every_box=True)
+    assert 0 < scored.ranking.gallery_rows_QK.shape[1] < 20
+    assert row.losses.fates.tolist() == examined(pipeline, scored).ledger.fates.tolist()

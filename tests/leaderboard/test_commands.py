@@ -75,6 +75,14 @@ def test_a_score_that_was_told_elsewhere_is_entered_and_marked(work: Path, tmp_p
     assert "unknown" in refused("leaderboard", "enter", "m99", "--acc10", 0.5, "--source", "s", "--work", work)
 
 
+def test_a_working_folder_is_made_where_there_is_none(work: Path, tmp_path: Path) -> None:
+    ok("leaderboard", "export", tmp_path / "board.json", "--work", work)
+    ok("leaderboard", "import", tmp_path / "board.json", "--work", tmp_path / "new" / "one")
+    assert rows(tmp_path / "new" / "one") == rows(work)
+    words = ("leaderboard", "enter", "m4", "--acc10", 0.8, "--source", "the server", "--work")
+    assert "told by the server" in ok(*words, tmp_path / "new" / "two")
+
+
 def test_the_page_of_a_pair_stands_alone(work: Path, tmp_path: Path) -> None:
     with Board(work / "leaderboard.sqlite") as board:
         first, second = board.add(with_hits("m4", 60)), board.add(with_hits("m5", 70))
