@@ -1,5 +1,6 @@
 """The board's and the rows' pages in Chromium."""
 
+import re
 import statistics
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def large(tmp_path_factory) -> Path:
 def benchmarked(small: Path) -> Path:
     """The row's page that has everything on it."""
     return next(path for path in sorted((small.parent / "rows").iterdir()) if "Benchmark" in path.read_text())
+
+
+def shows(locator, text: str | re.Pattern[str]) -> None:
+    """Wait until an element shows a text; not by a script of the page's, which its policy forbids now and then."""
+    from playwright.sync_api import expect
+
+    expect(locator).to_have_text(text)
 
 
 def names(page, table: str = RENDERED) -> list[str]:
@@ -161,7 +169,7 @@ def test_the_filters(small, visit: Visitor):  # noqa: F811
     page.get_by_label("Machine").select_option("NVIDIA H100 80GB HBM3, 16 cores")
     assert 0 < len(names(page)) < 15
     page.get_by_role("button", name="Show everything").click()
-    page.wait_for_function("document.querySelector('.controls output').textContent === '40 rows'")
+    shows(status, "40 rows")
     assert page.get_by_role("button", name="Show everything").is_hidden()
 
 
@@ -233,7 +241,7 @@ def test_pairs_without_a_page_and_pairs_that_cannot_be_compared(small, visit: Vi
     links = [row.get_attribute("href")[5:21] for row in page.locator(f"{RENDERED} .name").all()]
     assert command == f"run.py leaderboard compare {links[20]} {links[25]} --html comparison.html"
     bar.get_by_role("button", name="Copy").click()
-    page.wait_for_function("/Copied|Selected/.test(document.querySelector('.copy').textContent)")
+    shows(page.locator(".copy"), re.compile("Copied|Selected"))
     bar.get_by_role("button", name="Clear").click()
     assert bar.is_hidden()
     assert page.locator(".choose input:checked").count() == 0
@@ -314,7 +322,7 @@ def test_the_command_of_a_row_is_copied_or_selected(small, visit: Visitor):  # n
     seen = visit(benchmarked(small))
     page = seen.page
     page.get_by_role("button", name="Copy").click()
-    page.wait_for_function("/Copied|Selected/.test(document.getElementById('copy').textContent)")
+    shows(page.locator("#copy"), re.compile("Copied|Selected"))
     if "Selected" in page.locator("#copy").inner_text():
         assert page.evaluate("String(getSelection())") == page.locator("#command").inner_text()
     seen.was_quiet()
